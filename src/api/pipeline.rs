@@ -1,0 +1,261 @@
+//! `Pipeline`: what is done with cameras: capture them, keep the footage.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{
+    api::core::v1::{LocalObjectReference, Toleration},
+    apimachinery::pkg::{
+        api::resource::Quantity,
+        apis::meta::v1::{Condition, LabelSelector},
+    },
+};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{LocalRef, storage_node::DEFAULT_GROUP};
+
+/// Records a set of cameras onto a storage group.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "dsn.network",
+    version = "v1alpha1",
+    kind = "Pipeline",
+    plural = "pipelines",
+    shortname = "pl",
+    category = "dsn",
+    namespaced,
+    status = "PipelineStatus",
+    derive = "PartialEq",
+    validation = Rule::new("self.metadata.name.size() <= 52").message("the name of a Pipeline is part of labels and object names: use at most 52 characters"),
+    printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
+    printcolumn = r#"{"name":"State","type":"string","jsonPath":".status.state"}"#,
+    printcolumn = r#"{"name":"Cameras","type":"string","jsonPath":".status.cameras"}"#,
+    printcolumn = r#"{"name":"Running","type":"string","jsonPath":".status.running"}"#,
+    printcolumn = r#"{"name":"Stored","type":"string","jsonPath":".status.conditions[?(@.type==\"Stored\")].status"}"#,
+    printcolumn = r#"{"name":"Message","type":"string","jsonPath":".status.message"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
+)]
+#[serde(rename_all = "camelCase")]
+pub struct PipelineSpec {
+    /// `Running`; `Paused` (pods stay, ffmpeg is stopped by message); `Stopped` (scaled to zero). Default: `Running`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<PipelineState>,
+    /// Which cameras of this namespace are recorded: the union of `names` and `selector`.
+    pub cameras: CameraSet,
+    /// How they are captured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capture: Option<Capture>,
+    /// Where and how long the footage is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage: Option<Storage>,
+    /// The volume footage waits on until it is stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("spool is fixed once the volumes exist: create another Pipeline and delete this one"))]
+    pub spool: Option<Spool>,
+    /// Where the capture pods run (camera VLANs, reserved nodes).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<PodOptions>,
+}
+
+/// Wanted activity of a Pipeline.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum PipelineState {
+    /// Capture.
+    #[default]
+    Running,
+    /// Keep the pods, stop ffmpeg.
+    Paused,
+    /// Scale to zero; footage stays playable.
+    Stopped,
+}
+
+/// Union of named and selected cameras.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[x_kube(validation = Rule::new("has(self.names) || has(self.selector)").message("cameras: give names (e.g. names: [lobby]) or a selector (e.g. selector: {matchLabels: {site: hq}}; selector: {} takes every Camera of the namespace)"))]
+#[x_kube(validation = Rule::new("!has(self.names) || size(self.names) > 0").message("cameras.names: list at least one Camera, e.g. names: [lobby]"))]
+#[serde(rename_all = "camelCase")]
+pub struct CameraSet {
+    /// Names of Cameras.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256), inner(length(min = 1, max = 52)), extend("x-kubernetes-list-type" = "set"))]
+    pub names: Option<Vec<String>>,
+    /// Labels of Cameras; `{}` takes every Camera of the namespace, absent takes none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<LabelSelector>,
+}
+
+/// Capture settings.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Capture {
+    /// Target length of a segment in seconds; cuts fall on the next keyframe (RFC 8216 §4.3.3.1). 1 to 30. Default: 4.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("self >= 1 && self <= 30").message("capture.segmentSeconds: a whole number of seconds from 1 to 30, e.g. 4"))]
+    pub segment_seconds: Option<i32>,
+}
+
+/// Storage settings.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Storage {
+    /// Group of StorageNodes in this namespace. Default: `default`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group_ref: Option<LocalRef>,
+    /// On how many StorageNodes each segment is kept. 1 to 9. Default: 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("self >= 1 && self <= 9").message("storage.replicas: a whole number from 1 to 9, at most the number of StorageNodes in the group"))]
+    pub replicas: Option<i32>,
+    /// How long footage is kept, as a GEP-2257 duration: hours, minutes, seconds, e.g. `720h` for 30 days.
+    /// Default: `720h`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    #[x_kube(validation = Rule::new("self.matches('^([0-9]{1,5}(h|m|s|ms)){1,4}$')").message("storage.retention: write hours, minutes and seconds, e.g. 720h for 30 days or 1h30m; days (d) are not a unit here"))]
+    #[x_kube(validation = Rule::new("!self.matches('^([0-9]{1,5}(h|m|s|ms)){1,4}$') || duration(self) >= duration('1m')").message("storage.retention: at least 1m"))]
+    pub retention: Option<String>,
+    /// Length in seconds of the roll-ups that are pinned as one. 10 to 3600. Default: 60.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("self >= 10 && self <= 3600").message("storage.rollupSeconds: a whole number of seconds from 10 to 3600, e.g. 60"))]
+    pub rollup_seconds: Option<i32>,
+    /// What becomes of the footage when the Pipeline is deleted: `Retain` (kept until its retention ends) or `Delete`.
+    /// Default: `Retain`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion_policy: Option<DeletionPolicy>,
+}
+
+/// Fate of footage after its Pipeline.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DeletionPolicy {
+    /// Kept until its retention ends.
+    #[default]
+    Retain,
+    /// Unpinned and forgotten.
+    Delete,
+}
+
+/// Volume of one (pipeline, camera).
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[x_kube(validation = Rule::new("!has(self.ephemeral) || !self.ephemeral || !has(self.storageClassName)").message("spool: an ephemeral spool has no storageClassName; leave one of the two out"))]
+#[serde(rename_all = "camelCase")]
+pub struct Spool {
+    /// Size of the volume, e.g. `10Gi`; the agent keeps within 85 % of it. Default: `2Gi`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("quantity(string(self)).compareTo(quantity('64Mi')) >= 0").message("spool.size: at least 64Mi, e.g. 10Gi"))]
+    pub size: Option<Quantity>,
+    /// StorageClass of the volume. Default: the cluster's default class.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub storage_class_name: Option<String>,
+    /// `true`: an emptyDir, lost with the pod: footage not yet stored goes with it. Default: `false`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ephemeral: Option<bool>,
+}
+
+/// Scheduling of the capture pods.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodOptions {
+    /// Labels of the Kubernetes nodes that reach the cameras.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("maxProperties" = 16))]
+    pub node_selector: Option<BTreeMap<String, String>>,
+    /// Tolerations of the pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
+    pub tolerations: Option<Vec<Toleration>>,
+    /// Priority class of the pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub priority_class_name: Option<String>,
+    /// Secrets to pull images with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "atomic"))]
+    pub image_pull_secrets: Option<Vec<LocalObjectReference>>,
+}
+
+/// What the operator found.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PipelineStatus {
+    /// Generation of the spec this status speaks about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// State in effect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<PipelineState>,
+    /// Accepted of selected cameras, e.g. `2/3`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cameras: Option<String>,
+    /// Running of all instances, e.g. `2/2`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub running: Option<String>,
+    /// The message of the worst condition: what a person should look at first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// Settings in effect after defaults.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effective: Option<EffectiveSettings>,
+    /// At most 20 instances, worst first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    pub instances: Vec<InstanceRow>,
+    /// `Ready`, `CamerasAccepted`, `Capturing`, `Stored`, `ControlPlane`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+}
+
+/// The spec's settings after defaults.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EffectiveSettings {
+    /// Target segment length, seconds.
+    pub segment_seconds: i32,
+    /// Storage group.
+    pub group: String,
+    /// Replicas.
+    pub replicas: i32,
+    /// Retention.
+    pub retention: String,
+    /// Roll-up length, seconds.
+    pub rollup_seconds: i32,
+    /// Deletion policy.
+    pub deletion_policy: DeletionPolicy,
+}
+
+/// One participant of a Pipeline.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct InstanceRow {
+    /// Instance uid: names its queue `dsn.ctl.<uid>`.
+    pub uid: String,
+    /// Camera it works for.
+    pub camera: String,
+    /// Role, e.g. `capture`.
+    pub role: String,
+    /// `Running`, `Paused`, `Failing`, `Starting`, `Unknown`.
+    pub state: String,
+    /// What is wrong, when something is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+impl PipelineSpec {
+    /// State in effect.
+    pub fn effective_state(&self) -> PipelineState {
+        self.state.unwrap_or_default()
+    }
+
+    /// Every setting after defaults.
+    pub fn effective(&self) -> EffectiveSettings {
+        let storage = self.storage.clone().unwrap_or_default();
+        EffectiveSettings {
+            segment_seconds: self.capture.as_ref().and_then(|c| c.segment_seconds).unwrap_or(4),
+            group: storage.group_ref.map_or_else(|| DEFAULT_GROUP.to_owned(), |r| r.name),
+            replicas: storage.replicas.unwrap_or(2),
+            retention: storage.retention.unwrap_or_else(|| "720h".to_owned()),
+            rollup_seconds: storage.rollup_seconds.unwrap_or(60),
+            deletion_policy: storage.deletion_policy.unwrap_or_default(),
+        }
+    }
+}

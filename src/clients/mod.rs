@@ -1,0 +1,3 @@
+//! Clients of the systems around us: narrow, typed, without business.
+
+pub mod broker;

@@ -1,0 +1,13 @@
+//! Pure logic and the types that cross processes: no tokio, no kube client, no HTTP, no SQL.
+//!
+//! In the order of the flow: what is declared ([`duration`], [`source`]), who takes part ([`id`], [`name`]),
+//! what they say to each other ([`control`], [`token`]), what ffmpeg is told ([`capture`]), what it leaves behind
+//! ([`clock`], [`session`], [`segment`], [`cid`]), where that is kept ([`pin`], [`retention`]) and how it is played
+//! ([`playlist`]).
+
+pub mod control;
+pub mod duration;
+pub mod id;
+pub mod name;
+pub mod segment;
+pub mod token;

@@ -1,0 +1,88 @@
+//! What every role shares at its edge: logs, the shutdown signal, health and metrics.
+
+use std::{error::Error, fmt::Write, future::Future, net::SocketAddr, sync::Arc};
+
+use axum::{Router, extract::State, http::StatusCode, routing::get};
+use prometheus_client::registry::Registry;
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::{EnvFilter, fmt, prelude::*};
+
+/// What the roles return: the process ends with the message, so any error type will do here.
+pub type Outcome = Result<(), Box<dyn Error>>;
+
+/// Sets up logs and a runtime and runs a role to its end.
+pub fn block_on(role: impl Future<Output = Outcome>) -> Outcome {
+    let filter = EnvFilter::try_from_env("DSN_LOG").unwrap_or_else(|_| EnvFilter::new("info,lapin=warn,sqlx=warn"));
+    tracing_subscriber::registry().with(filter).with(fmt::layer().with_writer(std::io::stderr).with_ansi(false)).init();
+    // Two workers: every role waits for I/O most of the time, and agents run many to a node.
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(role)
+}
+
+/// An error with all its causes on one line; a cause that its parent already quotes is not said twice.
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            let _ = write!(text, ": {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// A token that is cancelled by SIGTERM or SIGINT.
+pub fn shutdown_token() -> std::io::Result<CancellationToken> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let token = CancellationToken::new();
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::spawn({
+        let token = token.clone();
+        async move {
+            tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+            tracing::info!("shutting down");
+            token.cancel();
+        }
+    });
+    Ok(token)
+}
+
+/// Answers whether the role does its work; `Err` says in a sentence why not.
+pub type Readiness = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+
+/// Routes `/healthz` (the process answers), `/readyz` and `/metrics` (OpenMetrics text).
+pub fn health_routes(registry: Arc<Registry>, ready: Readiness) -> Router {
+    Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route(
+            "/readyz",
+            get(|State((_, ready)): State<(Arc<Registry>, Readiness)>| async move {
+                match ready() {
+                    Ok(()) => (StatusCode::OK, "ok\n".to_owned()),
+                    Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+                }
+            }),
+        )
+        .route(
+            "/metrics",
+            get(|State((registry, _)): State<(Arc<Registry>, Readiness)>| async move {
+                let mut text = String::new();
+                match prometheus_client::encoding::text::encode(&mut text, &registry) {
+                    Ok(()) => (
+                        StatusCode::OK,
+                        [("content-type", "application/openmetrics-text; version=1.0.0; charset=utf-8")],
+                        text,
+                    ),
+                    Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, [("content-type", "text/plain")], String::new()),
+                }
+            }),
+        )
+        .with_state((registry, ready))
+}
+
+/// Serves routes until shutdown.
+pub async fn serve(address: SocketAddr, routes: Router, shutdown: CancellationToken) -> std::io::Result<()> {
+    let listener = tokio::net::TcpListener::bind(address).await?;
+    axum::serve(listener, routes).with_graceful_shutdown(async move { shutdown.cancelled().await }).await
+}
