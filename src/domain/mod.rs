@@ -8,6 +8,7 @@
 pub mod control;
 pub mod duration;
 pub mod id;
+pub mod live;
 pub mod name;
 pub mod segment;
 pub mod token;

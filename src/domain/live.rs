@@ -1,0 +1,55 @@
+//! What a capture agent can show right now: the answer of its `GET /v1/live`.
+//!
+//! Not the catalogue's rows: these segments may not even be in IPFS yet. The agent serves it, the gateway composes the
+//! live playlist from it and fetches the bytes from `GET /v1/live/{session}/{rendition}/{file}` of the same agent.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{id::StreamId, segment::SegmentKey};
+
+/// The newest sealed segments of one stream, in the order of time; may span a change of session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LiveWindow {
+    /// The stream.
+    pub stream: StreamId,
+    /// Oldest first; the last eight or so of each rendition.
+    pub segments: Vec<LiveSegment>,
+}
+
+/// One sealed segment in the spool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LiveSegment {
+    /// Identity.
+    #[serde(flatten)]
+    pub key: SegmentKey,
+    /// Name of its file, e.g. `00000012.m4s`.
+    pub file: String,
+    /// Name of the file of its init section, `init.mp4`; absent for MPEG-TS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init: Option<String>,
+    /// SHA-256 of the bytes, 64 hex digits.
+    pub sha256: String,
+    /// Length in bytes.
+    pub bytes: u64,
+    /// RFC 6381 codecs.
+    pub codecs: String,
+    /// Picture width.
+    pub width: u32,
+    /// Picture height.
+    pub height: u32,
+    /// Wall-clock begin.
+    pub start: Timestamp,
+    /// Wall-clock end.
+    pub end: Timestamp,
+    /// Length by the media's own clock, µs.
+    pub media_us: u64,
+    /// `EXT-X-MEDIA-SEQUENCE` of the segment.
+    pub playlist_seq: u64,
+    /// How many breaks lie before it.
+    pub discontinuity_seq: u64,
+    /// `EXT-X-TARGETDURATION` of the session, seconds.
+    pub target_seconds: u32,
+}
