@@ -237,6 +237,9 @@ pub struct CaptureSource {
     pub transport: String,
     /// Do files with user name and password belong to it?
     pub credentials: bool,
+    /// Name of the Secret those files come from, for messages to people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials_secret: Option<String>,
 }
 
 /// Data of `hello`.

@@ -1,8 +1,8 @@
 //! Pure logic and the types that cross processes: no tokio, no kube client, no HTTP, no SQL.
 //!
 //! In the order of the flow: what is declared ([`duration`], [`source`]), who takes part ([`id`], [`name`]),
-//! what they say to each other ([`control`], [`token`]), what ffmpeg is told ([`capture`]), what it leaves behind
-//! ([`clock`], [`session`], [`segment`], [`cid`]), where that is kept ([`pin`], [`retention`]) and how it is played
+//! what they say to each other ([`control`], [`token`]), what ffmpeg is told ([`capture`]), what it complains about
+//! ([`diagnosis`]), what it leaves behind ([`spool`], [`fmp4`], [`clock`], [`session`], [`segment`], [`cid`]), where that is kept ([`pin`], [`retention`]) and how it is played
 //! ([`playlist`]).
 
 pub mod control;
@@ -11,4 +11,5 @@ pub mod id;
 pub mod live;
 pub mod name;
 pub mod segment;
+pub mod source;
 pub mod token;
