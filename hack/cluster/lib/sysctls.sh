@@ -1,0 +1,23 @@
+# shellcheck shell=bash
+# Kernel settings that are the machine's and not a namespace's: kubelet sets some of them whatever we say. The values from
+# before the first cluster are kept and put back when the last one goes.
+
+SYSCTLS_BEFORE=$CLUSTERS/sysctls-before
+KUBELET_SYSCTLS=(vm.overcommit_memory vm.panic_on_oom kernel.panic kernel.panic_on_oops kernel.keys.root_maxkeys kernel.keys.root_maxbytes)
+
+remember_sysctl() {
+  local name
+  for name; do
+    grep -qs "^$name " "$SYSCTLS_BEFORE" || echo "$name $(cat "/proc/sys/${name//.//}")" >>"$SYSCTLS_BEFORE"
+  done
+}
+
+restore_sysctls() {
+  local name value other
+  for other in "$CLUSTERS"/*/; do [[ ! -d $other ]] || return 0; done
+  [[ -f $SYSCTLS_BEFORE ]] || return 0
+  while read -r name value; do
+    echo "$value" >"/proc/sys/${name//.//}" || true
+  done <"$SYSCTLS_BEFORE"
+  rm -f "$SYSCTLS_BEFORE"
+}
