@@ -10,6 +10,7 @@ pub mod duration;
 pub mod id;
 pub mod live;
 pub mod name;
+pub mod quantity;
 pub mod segment;
 pub mod source;
 pub mod token;

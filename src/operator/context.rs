@@ -1,0 +1,136 @@
+//! What every reconcile is given: the client, the watched objects, the settings and the operator's own memory.
+//!
+//! Not here: logic. Made once by [`super::run`], shared by the three controllers and the broker's supervisor.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use jiff::Timestamp;
+use k8s_openapi::api::{
+    apps::v1::{Deployment, StatefulSet},
+    core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service},
+};
+use kube::{
+    Client, Resource,
+    runtime::reflector::{ObjectRef, Store},
+};
+
+use super::{events::Events, metrics::Metrics};
+use crate::{
+    api::{Camera, Pipeline, StorageNode},
+    domain::token::MasterKey,
+};
+
+/// Everything a reconcile needs.
+pub struct Context {
+    /// The API server.
+    pub client: Client,
+    /// Settings from the command line.
+    pub config: Config,
+    /// The watched objects.
+    pub stores: Stores,
+    /// Key all credentials are derived from.
+    pub master: MasterKey,
+    /// Counters.
+    pub metrics: Metrics,
+    /// Kubernetes Events.
+    pub events: Events,
+    /// What was seen to exist and isn't watched.
+    pub known: Known,
+}
+
+impl Context {
+    /// The time, for the pure steps.
+    #[expect(clippy::unused_self, reason = "the one place a reconcile takes the time from")]
+    pub fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+}
+
+/// Settings from the command line.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Namespace of the operator.
+    pub namespace: String,
+    /// Images of the pods it makes.
+    pub images: Images,
+}
+
+/// Images of the pods the operator makes.
+#[derive(Clone, Debug)]
+pub struct Images {
+    /// `dsn` itself: agents and storage agents.
+    pub operator: String,
+    /// `dsn` with ffmpeg.
+    pub capture: String,
+    /// kubo.
+    pub kubo: String,
+    /// ipfs-cluster.
+    pub cluster: String,
+    /// `IfNotPresent`, `Always` or `Never`.
+    pub pull_policy: String,
+}
+
+/// The watched objects; all synced before the first reconcile. Children are there only with our label.
+#[derive(Clone)]
+pub struct Stores {
+    /// Cameras.
+    pub cameras: Store<Camera>,
+    /// Pipelines.
+    pub pipelines: Store<Pipeline>,
+    /// `StorageNodes`.
+    pub storage_nodes: Store<StorageNode>,
+    /// Our Deployments.
+    pub deployments: Store<Deployment>,
+    /// Our `StatefulSets`.
+    pub stateful_sets: Store<StatefulSet>,
+    /// Our `ConfigMaps`.
+    pub config_maps: Store<ConfigMap>,
+    /// Our Services.
+    pub services: Store<Service>,
+    /// Our volume claims.
+    pub volume_claims: Store<PersistentVolumeClaim>,
+    /// Pods of ours.
+    pub pods: Store<Pod>,
+}
+
+/// The objects of a namespace, in the order of their names.
+pub fn in_namespace<K>(store: &Store<K>, namespace: &str) -> Vec<Arc<K>>
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    let mut found = store.state_filter(|object| object.meta().namespace.as_deref() == Some(namespace));
+    found.sort_by(|a, b| a.meta().name.cmp(&b.meta().name));
+    found
+}
+
+/// One object by name.
+pub fn get<K>(store: &Store<K>, namespace: &str, name: &str) -> Option<Arc<K>>
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    store.get(&ObjectRef::new(name).within(namespace))
+}
+
+/// What this process has seen to exist outside its watches (Secrets), so that it need not ask again.
+#[derive(Debug, Default)]
+pub struct Known(Mutex<HashSet<String>>);
+
+impl Known {
+    /// Was `key` seen?
+    pub fn contains(&self, key: &str) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(key)
+    }
+
+    /// `key` exists.
+    pub fn insert(&self, key: impl Into<String>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key.into());
+    }
+
+    /// Ask again next time.
+    pub fn forget(&self, key: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+    }
+}
