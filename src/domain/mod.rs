@@ -6,11 +6,16 @@
 //! ([`playlist`]).
 
 pub mod control;
+pub mod coverage;
 pub mod duration;
 pub mod id;
+pub mod ledger;
 pub mod live;
 pub mod name;
+pub mod playlist;
 pub mod quantity;
+pub mod retention;
+pub mod rollup;
 pub mod segment;
 pub mod source;
 pub mod token;

@@ -1,0 +1,254 @@
+use m3u8_rs::{MediaPlaylist, MediaPlaylistType, Playlist};
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use super::*;
+use crate::domain::segment::GapReason;
+
+fn session(n: u128) -> SessionId {
+    SessionId(Uuid::from_u128(n))
+}
+
+fn stream() -> StreamId {
+    StreamId(Uuid::from_u128(7))
+}
+
+/// 2026-01-02T03:04:05Z plus milliseconds.
+fn at(ms: i64) -> Timestamp {
+    Timestamp::from_millisecond(1_767_323_045_000 + ms).expect("in range")
+}
+
+/// Segment `seq` of session `n`, `from..to` in ms, with the stored numbers.
+fn entry(n: u128, seq: u64, from: i64, to: i64, numbers: (u64, u64)) -> Entry {
+    Entry {
+        key: SegmentKey { stream: stream(), rendition: "source".into(), session: session(n), seq },
+        folder: format!("/media/s/{n}/source"),
+        init: Some("init.mp4".into()),
+        start: at(from),
+        end: at(to),
+        media_us: u64::try_from(to - from).expect("forward") * 1000,
+        playlist_seq: numbers.0,
+        discontinuity_seq: numbers.1,
+        target_seconds: 4,
+    }
+}
+
+/// `count` contiguous segments of 4 s.
+fn run(n: u128, from_seq: u64, count: u64, begin: i64, numbers: (u64, u64)) -> Vec<Entry> {
+    (0..count)
+        .map(|i| {
+            let from = begin + i64::try_from(i).expect("small") * 4000;
+            entry(n, from_seq + i, from, from + 4000, (numbers.0 + i, numbers.1))
+        })
+        .collect()
+}
+
+fn gap(n: u128, seq: Option<u64>, from: i64) -> Gap {
+    Gap {
+        stream: stream(),
+        camera: "c".into(),
+        session: session(n),
+        seq,
+        from: at(from),
+        to: at(from),
+        reason: GapReason::SegmentLost,
+        detail: String::new(),
+    }
+}
+
+fn parsed(text: &str) -> MediaPlaylist {
+    match m3u8_rs::parse_playlist_res(text.as_bytes()) {
+        Ok(Playlist::MediaPlaylist(playlist)) => playlist,
+        other => panic!("not a media playlist: {other:?}\n{text}"),
+    }
+}
+
+#[test]
+fn replay_over_a_restart_shows_one_discontinuity_a_new_map_and_the_date() {
+    let mut entries = run(1, 0, 2, 0, (10, 3));
+    entries.extend(run(2, 0, 2, 9500, (12, 4)));
+    insta::assert_snapshot!(replay(entries, &Declared::default()).expect("entries"));
+}
+
+#[test]
+fn a_lost_number_is_a_gap_and_an_outage_is_not() {
+    let entries = vec![entry(1, 0, 0, 4000, (0, 0)), entry(1, 2, 8000, 12_000, (2, 0))];
+    let text = replay(entries, &Declared::default()).expect("entries");
+    assert_eq!(text.matches("#EXT-X-GAP").count(), 1);
+    assert!(text.contains("#EXT-X-VERSION:8\n"));
+    assert!(text.contains("/media/s/1/source/00000001.m4s"));
+    assert!(!text.contains("#EXT-X-DISCONTINUITY\n"));
+}
+
+#[test]
+fn dvr_waits_for_a_hole_and_goes_on_when_it_is_declared() {
+    let mut entries = run(1, 0, 3, 0, (0, 0));
+    entries.extend(run(1, 4, 3, 16_000, (4, 0)));
+    let waiting = parsed(&dvr(entries.clone(), &Declared::default()).expect("entries"));
+    assert_eq!(waiting.segments.len(), 3);
+    let declared = Declared::new(&[gap(1, Some(3), 12_000)]);
+    let declared = parsed(&dvr(entries, &declared).expect("entries"));
+    assert_eq!(declared.segments.len(), 7);
+}
+
+#[test]
+fn dvr_waits_for_the_tail_of_the_session_before() {
+    let mut entries = run(1, 0, 3, 0, (0, 0));
+    entries.extend(run(2, 0, 3, 20_000, (5, 1)));
+    assert_eq!(parsed(&dvr(entries.clone(), &Declared::default()).expect("entries")).segments.len(), 3);
+    // The spool was lost: numbering resumed above a floor, and the break begins where our footage ends.
+    let declared = Declared::new(&[gap(2, None, 12_000)]);
+    let after = parsed(&dvr(entries, &declared).expect("entries"));
+    assert_eq!((after.media_sequence, after.segments.len()), (5, 3));
+}
+
+#[test]
+fn dvr_does_not_wait_for_ever() {
+    let mut entries = run(1, 0, 3, 0, (0, 0));
+    entries.extend(run(1, 4, 300, 16_000, (4, 0)));
+    let text = dvr(entries, &Declared::default()).expect("entries");
+    assert_eq!(parsed(&text).segments.len(), 304);
+    assert_eq!(text.matches("#EXT-X-GAP").count(), 1);
+}
+
+#[test]
+fn dvr_slides_over_two_hours() {
+    let playlist = parsed(&dvr(run(1, 0, 2000, 0, (100, 0)), &Declared::default()).expect("entries"));
+    assert_eq!(playlist.segments.len(), 1800);
+    assert_eq!(playlist.media_sequence, 300);
+    assert!(!playlist.end_list);
+}
+
+#[test]
+fn live_holds_at_least_three_target_durations() {
+    let playlist = parsed(&live(run(1, 0, 8, 0, (40, 2))).expect("entries"));
+    assert_eq!(playlist.segments.len(), 5);
+    assert_eq!((playlist.media_sequence, playlist.discontinuity_sequence), (43, 2));
+    assert!(playlist.segments[0].program_date_time.is_some());
+}
+
+#[test]
+fn where_sessions_overlap_the_newer_one_is_shown() {
+    let mut entries = run(1, 0, 5, 0, (0, 0));
+    entries.extend(run(2, 0, 3, 8100, (5, 1)));
+    let kept = newest_wins(entries);
+    let shown: Vec<_> = kept.iter().map(|e| (e.key.session, e.key.seq)).collect();
+    assert_eq!(shown, [(session(1), 0), (session(1), 1), (session(2), 0), (session(2), 1), (session(2), 2)],);
+}
+
+#[test]
+fn a_little_overlap_at_a_restart_loses_nothing() {
+    let mut entries = run(1, 0, 2, 0, (0, 0));
+    entries.extend(run(2, 0, 2, 7700, (2, 1)));
+    assert_eq!(newest_wins(entries).len(), 4);
+}
+
+#[test]
+fn a_start_that_moved_forward_is_dated() {
+    let entries = vec![entry(1, 0, 0, 4000, (0, 0)), entry(1, 1, 5200, 9200, (1, 0))];
+    let text = replay(entries, &Declared::default()).expect("entries");
+    assert_eq!(text.matches("PROGRAM-DATE-TIME").count(), 2);
+}
+
+#[test]
+fn mpeg_ts_has_no_map() {
+    let entries = vec![Entry { init: None, ..entry(1, 0, 0, 4000, (0, 0)) }];
+    let text = replay(entries, &Declared::default()).expect("entries");
+    assert!(!text.contains("EXT-X-MAP"));
+    assert!(text.contains("00000000.ts"));
+}
+
+#[test]
+fn no_rows_no_playlist() {
+    assert_eq!(
+        (live(vec![]), dvr(vec![], &Declared::default()), replay(vec![], &Declared::default())),
+        (None, None, None)
+    );
+}
+
+#[test]
+fn a_master_playlist_names_codecs_and_resolution() {
+    let text = master(&[Variant {
+        uri: "live.m3u8".into(),
+        bandwidth: 1_200_000,
+        codecs: "avc1.64001f,mp4a.40.2".into(),
+        width: 1280,
+        height: 720,
+    }]);
+    let Ok(Playlist::MasterPlaylist(playlist)) = m3u8_rs::parse_playlist_res(text.as_bytes()) else { panic!("{text}") };
+    assert_eq!(playlist.variants[0].codecs.as_deref(), Some("avc1.64001f,mp4a.40.2"));
+    assert_eq!(playlist.variants[0].resolution.map(|r| (r.width, r.height)), Some((1280, 720)));
+}
+
+/// Sessions of a few segments each with some numbers lost, pauses between, and the numbers an agent would give.
+fn footage() -> impl Strategy<Value = Vec<Entry>> {
+    prop::collection::vec(
+        (prop::collection::vec((500i64..12_000, prop::bool::weighted(0.9)), 1..12), 0i64..60_000),
+        1..5,
+    )
+    .prop_map(|sessions| {
+        let (mut clock, mut number, mut entries) = (0, 0, Vec::new());
+        for (n, (lengths, pause)) in sessions.into_iter().enumerate() {
+            for (seq, (length, kept)) in lengths.into_iter().enumerate() {
+                let numbers = (number, n as u64);
+                if kept {
+                    entries.push(entry(n as u128 + 1, seq as u64, clock, clock + length, numbers));
+                }
+                clock += length;
+                number += 1;
+            }
+            clock += pause;
+        }
+        entries
+    })
+}
+
+proptest! {
+    #[test]
+    fn replay_plays_every_segment_once_in_order(entries in footage().prop_shuffle()) {
+        let mut expected: Vec<_> = entries.iter().map(|e| (e.start, e.uri(e.key.seq))).collect();
+        expected.sort();
+        prop_assume!(!entries.is_empty());
+        let text = replay(entries, &Declared::default()).expect("entries");
+        let playlist = parsed(&text);
+        prop_assert!(playlist.end_list);
+        prop_assert_eq!(playlist.playlist_type, Some(MediaPlaylistType::Vod));
+        let gaps = text.matches("#EXT-X-GAP\n").count();
+        prop_assert_eq!(playlist.segments.len() - gaps, expected.len());
+        let played: Vec<_> = playlist.segments.iter().map(|s| s.uri.clone()).filter(|uri| expected.iter().any(|e| &e.1 == uri)).collect();
+        prop_assert_eq!(played, expected.into_iter().map(|e| e.1).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn no_length_exceeds_the_target(entries in footage()) {
+        prop_assume!(!entries.is_empty());
+        for text in [live(entries.clone()), dvr(entries.clone(), &Declared::default()), replay(entries.clone(), &Declared::default())].into_iter().flatten() {
+            let playlist = parsed(&text);
+            for segment in &playlist.segments {
+                prop_assert!(segment.duration.round() <= playlist.target_duration as f32);
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_of_a_sliding_window_are_the_stored_ones(entries in footage()) {
+        for text in [live(entries.clone()), dvr(entries.clone(), &Declared::default())].into_iter().flatten() {
+            let playlist = parsed(&text);
+            let mut breaks = playlist.discontinuity_sequence;
+            for (i, segment) in playlist.segments.iter().enumerate() {
+                breaks += u64::from(segment.discontinuity);
+                if let Some(row) = entries.iter().find(|e| e.uri(e.key.seq) == segment.uri) {
+                    prop_assert_eq!(row.playlist_seq, playlist.media_sequence + i as u64);
+                    prop_assert_eq!(row.discontinuity_seq, breaks);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn dvr_never_shows_what_lies_behind_an_open_hole(entries in footage()) {
+        if let Some(text) = dvr(entries, &Declared::default()) {
+            prop_assert!(!text.contains("#EXT-X-GAP") || text.matches("#EXTINF").count() > 60);
+        }
+    }
+}
