@@ -1,3 +1,4 @@
 //! Clients of the systems around us: narrow, typed, without business.
 
 pub mod broker;
+pub mod ipfs_cluster;

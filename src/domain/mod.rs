@@ -5,13 +5,17 @@
 //! ([`diagnosis`]), what it leaves behind ([`spool`], [`fmp4`], [`clock`], [`session`], [`segment`], [`cid`]), where that is kept ([`pin`], [`retention`]) and how it is played
 //! ([`playlist`]).
 
+pub mod cid;
 pub mod control;
 pub mod coverage;
 pub mod duration;
+pub mod group;
 pub mod id;
+pub mod identity;
 pub mod ledger;
 pub mod live;
 pub mod name;
+pub mod pin;
 pub mod playlist;
 pub mod quantity;
 pub mod retention;

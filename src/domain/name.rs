@@ -39,6 +39,14 @@ pub mod secret_key {
     pub const UPLOAD_TOKEN: &str = "upload-token";
     /// In a group's Secret: token that allows reads, roll-ups and re-adds (the server presents it).
     pub const SERVER_TOKEN: &str = "server-token";
+    /// In a StorageNode's identity Secret: private key of its kubo.
+    pub const KUBO_KEY: &str = "kubo-key";
+    /// In a StorageNode's identity Secret: peer id of its kubo.
+    pub const KUBO_ID: &str = "kubo-id";
+    /// In a StorageNode's identity Secret: private key of its ipfs-cluster peer.
+    pub const CLUSTER_KEY: &str = "cluster-key";
+    /// In a StorageNode's identity Secret: peer id of its ipfs-cluster peer.
+    pub const CLUSTER_ID: &str = "cluster-id";
 }
 
 /// First eight hex digits of the SHA-256 of `text`: tells apart what truncation would make equal.
