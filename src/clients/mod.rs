@@ -1,4 +1,5 @@
 //! Clients of the systems around us: narrow, typed, without business.
 
 pub mod broker;
+pub mod ipfs;
 pub mod ipfs_cluster;
