@@ -20,8 +20,12 @@ start_apiserver() {
     --authorization-mode=Node,RBAC --enable-admission-plugins=NodeRestriction --allow-privileged=true \
     --service-cluster-ip-range="$SERVICE_NET" \
     --service-account-issuer=https://kubernetes.default.svc.cluster.local \
-    --service-account-key-file="$PKI/service-accounts.key" \
+    --service-account-key-file="$PKI/service-accounts.crt" \
     --service-account-signing-key-file="$PKI/service-accounts.key" \
+    --requestheader-client-ca-file="$PKI/ca.crt" --requestheader-allowed-names=front-proxy-client \
+    --requestheader-username-headers=X-Remote-User --requestheader-group-headers=X-Remote-Group \
+    --requestheader-extra-headers-prefix=X-Remote-Extra- \
+    --proxy-client-cert-file="$PKI/front-proxy-client.crt" --proxy-client-key-file="$PKI/front-proxy-client.key" \
     --kubelet-certificate-authority="$PKI/ca.crt" \
     --kubelet-client-certificate="$PKI/apiserver-kubelet-client.crt" \
     --kubelet-client-key="$PKI/apiserver-kubelet-client.key" \
@@ -44,11 +48,16 @@ start_controllers() {
     --leader-elect=false
 }
 
-apiserver_ready() { kubectl_ get --raw=/readyz --request-timeout=2s; }
+apiserver_ready() {
+  must_run etcd && must_run kube-apiserver && kubectl_ get --raw=/readyz --request-timeout=2s
+}
 
 start_control_plane() {
+  # After a while without an API server the others try again only every 30 s and more: they begin anew with it.
+  if ! pid_of kube-apiserver >/dev/null; then stop kube-controller-manager kube-scheduler kube-proxy coredns; fi
   start_etcd
   start_apiserver
-  start_controllers
   wait_for 90 "the API server ($LOGS/kube-apiserver.log)" apiserver_ready
+  # Not before: the controller manager gives up if it cannot read its authentication configuration.
+  start_controllers
 }

@@ -95,11 +95,13 @@ YAML
 
 ctr_() { in_node ctr --address /run/containerd/containerd.sock --namespace k8s.io "$@"; }
 
+containerd_answers() { must_run containerd && ctr_ version; }
+
 start_containerd() {
   configure_containerd
   # Shims that outlived their containerd hold mounts in a namespace that the new one cannot see: all or none.
   start_in_node containerd containerd --config "$STATE/containerd.toml" --log-level=warn
-  wait_for 30 "containerd ($LOGS/containerd.log)" ctr_ version
+  wait_for 30 "containerd ($LOGS/containerd.log)" containerd_answers
 }
 
 start_node() {
@@ -114,6 +116,7 @@ start_node() {
 
 node_ready() {
   local ready
+  must_run kubelet || return
   ready=$(kubectl_ get node "$NODE" -o 'jsonpath={.status.conditions[?(@.type=="Ready")].status}: {.status.conditions[?(@.type=="Ready")].message}')
   printf '%s' "$ready"
   [[ $ready == True:* ]]

@@ -40,7 +40,9 @@ YAML
   mv "$1.new" "$1"
 }
 
-make_pki() {
+# In a subshell, so that its stricter mask ends with it.
+make_pki() (
+  umask 077
   mkdir -p "$PKI"
   if [[ ! -s $PKI/ca.crt ]]; then
     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 3650 -subj "/CN=$NODE" \
@@ -49,6 +51,7 @@ make_pki() {
   fi
   certificate apiserver /CN=kube-apiserver "IP:$NODE_IP,IP:$SERVICE_API,IP:$LINK_NODE,IP:127.0.0.1,DNS:localhost,DNS:kubernetes,DNS:kubernetes.default,DNS:kubernetes.default.svc,DNS:kubernetes.default.svc.cluster.local"
   certificate apiserver-kubelet-client /O=system:masters/CN=kube-apiserver-kubelet-client
+  certificate front-proxy-client /CN=front-proxy-client
   certificate service-accounts /CN=service-accounts
   certificate admin /O=system:masters/CN=admin
   certificate controller-manager /CN=system:kube-controller-manager
@@ -63,4 +66,4 @@ make_pki() {
   for component in controller-manager scheduler kube-proxy coredns kubelet; do
     kubeconfig "$PKI/$component.kubeconfig" "$component"
   done
-}
+)

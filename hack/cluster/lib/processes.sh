@@ -41,11 +41,22 @@ start() {
   wait_for 5 "the pid file of $daemon" test -s "$PIDS/$daemon"
 }
 
-# stop DAEMON: ends it at once. Nothing here needs a clean end: etcd's log survives a kill, the rest has no state.
+# must_run DAEMON: exit status 3 (see wait_for) and the end of its log if it has ended.
+must_run() {
+  if ! pid_of "$1" >/dev/null; then
+    echo "$1 has ended; the end of $LOGS/$1.log:"
+    tail --lines=3 "$LOGS/$1.log"
+    return 3
+  fi
+}
+
+# stop DAEMON…: at once. None of those that are ever stopped alone has state.
 stop() {
-  local pid
-  if pid=$(pid_of "$1"); then kill -KILL "$pid" 2>/dev/null || true; fi
-  rm -f "$PIDS/$1"
+  local daemon pid
+  for daemon; do
+    if pid=$(pid_of "$daemon"); then kill -KILL "$pid" 2>/dev/null || true; fi
+    rm -f "$PIDS/$daemon"
+  done
 }
 
 # cgroup_roots: our folder in every mounted hierarchy (one for cgroup v2, one for each controller for v1).
@@ -55,9 +66,9 @@ cgroup_roots() {
     printf '/sys/fs/cgroup/%s\n' "$CGROUP"
     return
   fi
-  # Hybrid machines also mount v2 at "unified"; it has no controllers and nothing of ours.
+  # Links are second names (cpu → cpu,cpuacct). Also "unified" of a hybrid machine: kubelet makes a folder there.
   for hierarchy in /sys/fs/cgroup/*/; do
-    [[ -e $hierarchy/cgroup.procs && ! -e $hierarchy/cgroup.controllers && ! -L ${hierarchy%/} ]] || continue
+    [[ -e $hierarchy/cgroup.procs && ! -L ${hierarchy%/} ]] || continue
     printf '%s%s\n' "$hierarchy" "$CGROUP"
   done
 }

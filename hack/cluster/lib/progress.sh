@@ -33,7 +33,9 @@ with_heartbeat() {
     done
   ) 8>&- 9>&- &
   ticker=$!
-  "$@" >"$log" 2>&1 || status=$?
+  # In the background, because `set -e` is off in whatever stands before `||`: a failed step would not end COMMAND.
+  "$@" >"$log" 2>&1 &
+  wait $! || status=$?
   kill "$ticker" 2>/dev/null || true
   wait "$ticker" 2>/dev/null || true
   if ((status != 0)); then
@@ -42,11 +44,16 @@ with_heartbeat() {
   fi
 }
 
-# wait_for SECONDS WHAT COMMAND…: polls COMMAND; on a timeout says what was awaited and what COMMAND printed last.
+# wait_for SECONDS WHAT COMMAND…: polls COMMAND until it succeeds; exit status 3 means that it never will. On failure says
+# what was awaited and what COMMAND printed last.
 wait_for() {
-  local seconds=$1 what=$2 deadline=$((EPOCHSECONDS + $1)) seen
+  local seconds=$1 what=$2 deadline=$((EPOCHSECONDS + $1)) seen status
   shift 2
-  until seen=$("$@" 2>&1); do
+  while :; do
+    status=0
+    seen=$("$@" 2>&1) || status=$?
+    ((status != 0)) || return 0
+    ((status != 3)) || fail "$what: ${seen:-it ended}"
     ((EPOCHSECONDS < deadline)) || fail "waited $seconds s for $what; last seen: ${seen:-nothing}"
     sleep 0.3
   done
