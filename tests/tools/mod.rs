@@ -1,0 +1,86 @@
+//! Finds and runs the programs that tests hold beside ours (helm, kubectl, …). They are built from pinned sources by
+//! `hack/cluster/build-tools`; a test that needs one and does not find it fails and says so, it is never skipped.
+
+#![allow(dead_code, reason = "each test target uses its part")]
+
+pub mod apiserver;
+
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
+
+/// The repository.
+pub fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Path of a pinned program.
+pub fn program(name: &str) -> PathBuf {
+    let cache = std::env::var_os("DSN_CACHE").map(PathBuf::from).unwrap_or_else(|| {
+        let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).unwrap_or_else(|| {
+            PathBuf::from(std::env::var_os("HOME").expect("HOME is set")).join(".cache")
+        });
+        base.join("dsn")
+    });
+    let path = cache.join("tools/bin").join(name);
+    assert!(path.exists(), "{} is missing: run hack/cluster/build-tools", path.display());
+    path
+}
+
+/// Runs a pinned program to its end.
+pub fn run(name: &str, arguments: &[&str]) -> Output {
+    Command::new(program(name)).args(arguments).current_dir(repository()).output().expect("the program starts")
+}
+
+/// Runs a pinned program to its end with text on its standard input.
+pub fn run_with_input(name: &str, arguments: &[&str], input: &str) -> Output {
+    let mut child = Command::new(program(name))
+        .args(arguments)
+        .current_dir(repository())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    child.stdin.take().expect("it has a standard input").write_all(input.as_bytes()).expect("it reads its input");
+    child.wait_with_output().expect("it ends")
+}
+
+/// Standard output as text.
+pub fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Standard error as text.
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// The documents of a YAML stream, empty ones left out.
+pub fn documents(yaml: &str) -> Vec<serde_json::Value> {
+    use serde::Deserialize;
+    serde_yaml_ng::Deserializer::from_str(yaml)
+        .map(|document| serde_json::Value::deserialize(document).expect("a YAML document"))
+        .filter(|document| !document.is_null())
+        .collect()
+}
+
+/// All files below a folder of the repository whose names end so, sorted.
+pub fn files(folder: &str, ending: &str) -> Vec<PathBuf> {
+    fn walk(folder: &Path, ending: &str, found: &mut Vec<PathBuf>) {
+        for entry in std::fs::read_dir(folder).expect("the folder is there") {
+            let path = entry.expect("a readable entry").path();
+            if path.is_dir() {
+                walk(&path, ending, found);
+            } else if path.to_string_lossy().ends_with(ending) {
+                found.push(path);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(&repository().join(folder), ending, &mut found);
+    found.sort();
+    found
+}
