@@ -48,56 +48,161 @@ fn refused() -> Vec<(&'static str, String, &'static str)> {
         ("a password with a slash-free oddity", camera("c", "rtsps://a:b@c@10.0.0.8/", ""), user),
         ("an umlaut in the address", camera("c", "rtsp://10.0.0.8/tür", ""), "use printable ASCII only"),
         ("a blank in the address", camera("c", "rtsp://10.0.0.8/stream 1", ""), "use printable ASCII only"),
-        ("a line break in the address", camera("c", good, "").replace(&format!("'{good}'"), "\"rtsp://10.0.0.8/a\\nb\""), "use printable ASCII only"),
-        ("an address without end", camera("c", &format!("rtsp://10.0.0.8/{}", long(2048)), ""), "may not be more than 2048"),
+        (
+            "a line break in the address",
+            camera("c", good, "").replace(&format!("'{good}'"), "\"rtsp://10.0.0.8/a\\nb\""),
+            "use printable ASCII only",
+        ),
+        (
+            "an address without end",
+            camera("c", &format!("rtsp://10.0.0.8/{}", long(2048)), ""),
+            "may not be more than 2048",
+        ),
         ("a transport of its own", camera("c", good, "    transport: QUIC\n"), "\"TCP\", \"UDP\""),
         ("a nameless Secret", camera("c", good, "    credentialsSecretRef: {name: ''}\n"), "credentialsSecretRef.name"),
         ("a site in other letters", camera("c", good, "  site: Zürich\n"), "use 1 to 63 ASCII letters, digits"),
         ("an empty site", camera("c", good, "  site: ''\n"), "use 1 to 63 ASCII letters, digits"),
-        ("no source", "apiVersion: dsn.network/v1alpha1\nkind: Camera\nmetadata: {name: c, namespace: default}\nspec: {}\n".into(), "spec.source: Required value"),
+        (
+            "no source",
+            "apiVersion: dsn.network/v1alpha1\nkind: Camera\nmetadata: {name: c, namespace: default}\nspec: {}\n"
+                .into(),
+            "spec.source: Required value",
+        ),
         ("a Camera's name that is too long", camera(&long(53), good, ""), "use at most 52 characters"),
         ("a Camera's name in other letters", camera("zürich", good, ""), "RFC 1123"),
-        ("a field that does not exist", camera("c", good, "    passwort: geheim\n"), "unknown field \"spec.source.passwort\""),
+        (
+            "a field that does not exist",
+            camera("c", good, "    passwort: geheim\n"),
+            "unknown field \"spec.source.passwort\"",
+        ),
         // Pipeline
         ("no cameras", pipeline("p", "state: Running"), "spec.cameras: Required value"),
         ("empty cameras", pipeline("p", "cameras: {}"), "give names (e.g. names: [lobby]) or a selector"),
-        ("cameras of nothing", pipeline("p", "cameras: {names: null}"), "give names (e.g. names: [lobby]) or a selector"),
+        (
+            "cameras of nothing",
+            pipeline("p", "cameras: {names: null}"),
+            "give names (e.g. names: [lobby]) or a selector",
+        ),
         ("an empty list of cameras", pipeline("p", "cameras: {names: []}"), "list at least one Camera"),
         ("a camera twice", pipeline("p", "cameras: {names: [lobby, lobby]}"), "Duplicate value"),
-        ("a camera's name in other letters", pipeline("p", "cameras: {names: [Türe]}"), "cameras.names: use names of Cameras"),
-        ("an operator that selectors do not have", pipeline("p", "cameras: {selector: {matchExpressions: [{key: site, operator: Like, values: [hq]}]}}"), "In, NotIn, Exists or DoesNotExist"),
-        ("a selector without values", pipeline("p", "cameras: {selector: {matchExpressions: [{key: site, operator: In}]}}"), "give values"),
-        ("values that a selector ignores", pipeline("p", "cameras: {selector: {matchExpressions: [{key: site, operator: Exists, values: [hq]}]}}"), "leave values out"),
-        ("a label that can not be", pipeline("p", "cameras: {selector: {matchLabels: {site: 'Zürich Süd'}}}"), "labels and their values"),
-        ("a state of its own", pipeline("p", "state: Idle; cameras: {names: [lobby]}"), "\"Running\", \"Paused\", \"Stopped\""),
-        ("segments of no length", pipeline("p", &format!("{CAMERAS}; capture: {{segmentSeconds: 0}}")), "a whole number of seconds from 1 to 30"),
-        ("segments of a minute", pipeline("p", &format!("{CAMERAS}; capture: {{segmentSeconds: 60}}")), "a whole number of seconds from 1 to 30"),
-        ("seconds with a unit", pipeline("p", &format!("{CAMERAS}; capture: {{segmentSeconds: 4s}}")), "must be of type integer"),
+        (
+            "a camera's name in other letters",
+            pipeline("p", "cameras: {names: [Türe]}"),
+            "cameras.names: use names of Cameras",
+        ),
+        (
+            "an operator that selectors do not have",
+            pipeline("p", "cameras: {selector: {matchExpressions: [{key: site, operator: Like, values: [hq]}]}}"),
+            "supported values: \"In\", \"NotIn\", \"Exists\", \"DoesNotExist\"",
+        ),
+        (
+            "a selector without values",
+            pipeline("p", "cameras: {selector: {matchExpressions: [{key: site, operator: In}]}}"),
+            "give values",
+        ),
+        (
+            "values that a selector ignores",
+            pipeline("p", "cameras: {selector: {matchExpressions: [{key: site, operator: Exists, values: [hq]}]}}"),
+            "leave values out",
+        ),
+        (
+            "a label that can not be",
+            pipeline("p", "cameras: {selector: {matchLabels: {site: 'Zürich Süd'}}}"),
+            "labels and their values",
+        ),
+        (
+            "a state of its own",
+            pipeline("p", "state: Idle; cameras: {names: [lobby]}"),
+            "\"Running\", \"Paused\", \"Stopped\"",
+        ),
+        (
+            "segments of no length",
+            pipeline("p", &format!("{CAMERAS}; capture: {{segmentSeconds: 0}}")),
+            "a whole number of seconds from 1 to 30",
+        ),
+        (
+            "segments of a minute",
+            pipeline("p", &format!("{CAMERAS}; capture: {{segmentSeconds: 60}}")),
+            "a whole number of seconds from 1 to 30",
+        ),
+        (
+            "seconds with a unit",
+            pipeline("p", &format!("{CAMERAS}; capture: {{segmentSeconds: 4s}}")),
+            "must be of type integer",
+        ),
         ("days", pipeline("p", &format!("{CAMERAS}; storage: {{retention: 30d}}")), days),
         ("a bare number", pipeline("p", &format!("{CAMERAS}; storage: {{retention: '720'}}")), days),
         ("a fraction", pipeline("p", &format!("{CAMERAS}; storage: {{retention: 1.5h}}")), days),
         ("a duration in other digits", pipeline("p", &format!("{CAMERAS}; storage: {{retention: ٧٢٠h}}")), days),
         ("a negative duration", pipeline("p", &format!("{CAMERAS}; storage: {{retention: -1h}}")), days),
-        ("a second's retention", pipeline("p", &format!("{CAMERAS}; storage: {{retention: 1s}}")), "storage.retention: at least 1m"),
+        (
+            "a second's retention",
+            pipeline("p", &format!("{CAMERAS}; storage: {{retention: 1s}}")),
+            "storage.retention: at least 1m",
+        ),
         ("no replica", pipeline("p", &format!("{CAMERAS}; storage: {{replicas: 0}}")), "a whole number from 1 to 9"),
-        ("replicas beyond reason", pipeline("p", &format!("{CAMERAS}; storage: {{replicas: 10}}")), "a whole number from 1 to 9"),
-        ("a group in other letters", pipeline("p", &format!("{CAMERAS}; storage: {{groupRef: {{name: Übersee}}}}")), "storage.groupRef: use lower-case letters, digits and '-'"),
-        ("a group's name that is too long", pipeline("p", &format!("{CAMERAS}; storage: {{groupRef: {{name: {}}}}}", long(41))), "storage.groupRef"),
-        ("roll-ups of a second", pipeline("p", &format!("{CAMERAS}; storage: {{rollupSeconds: 1}}")), "from 10 to 3600"),
+        (
+            "replicas beyond reason",
+            pipeline("p", &format!("{CAMERAS}; storage: {{replicas: 10}}")),
+            "a whole number from 1 to 9",
+        ),
+        (
+            "a group in other letters",
+            pipeline("p", &format!("{CAMERAS}; storage: {{groupRef: {{name: Übersee}}}}")),
+            "storage.groupRef: use lower-case letters, digits and '-'",
+        ),
+        (
+            "a group's name that is too long",
+            pipeline("p", &format!("{CAMERAS}; storage: {{groupRef: {{name: {}}}}}", long(41))),
+            "storage.groupRef",
+        ),
+        (
+            "roll-ups of a second",
+            pipeline("p", &format!("{CAMERAS}; storage: {{rollupSeconds: 1}}")),
+            "from 10 to 3600",
+        ),
         ("a spool of nothing", pipeline("p", &format!("{CAMERAS}; spool: {{size: 1Mi}}")), "spool.size: at least 64Mi"),
-        ("a spool of a number of bytes", pipeline("p", &format!("{CAMERAS}; spool: {{size: 1024}}")), "spool.size: at least 64Mi"),
-        ("a spool of words", pipeline("p", &format!("{CAMERAS}; spool: {{size: ten gigabytes}}")), "spool.size: write a quantity, e.g. 10Gi"),
-        ("a spool without end", pipeline("p", &format!("{CAMERAS}; spool: {{size: {}}}", "9".repeat(100))), "spool.size: write a quantity, e.g. 10Gi"),
-        ("an ephemeral spool on a class", pipeline("p", &format!("{CAMERAS}; spool: {{ephemeral: true, storageClassName: fast}}")), "an ephemeral spool has no storageClassName"),
+        (
+            "a spool of a number of bytes",
+            pipeline("p", &format!("{CAMERAS}; spool: {{size: 1024}}")),
+            "spool.size: at least 64Mi",
+        ),
+        (
+            "a spool of words",
+            pipeline("p", &format!("{CAMERAS}; spool: {{size: ten gigabytes}}")),
+            "spool.size: write a quantity, e.g. 10Gi",
+        ),
+        (
+            "a spool without end",
+            pipeline("p", &format!("{CAMERAS}; spool: {{size: '{}'}}", "9".repeat(100))),
+            "may not be more than 32",
+        ),
+        (
+            "an ephemeral spool on a class",
+            pipeline("p", &format!("{CAMERAS}; spool: {{ephemeral: true, storageClassName: fast}}")),
+            "an ephemeral spool has no storageClassName",
+        ),
         ("a Pipeline's name that is too long", pipeline(&long(53), CAMERAS), "use at most 52 characters"),
         // StorageNode
-        ("no capacity", storage_node("n", "managed: {}"), "spec.managed.capacity: Required value"),
-        ("no kind of node", storage_node("n", "group: default"), "spec.managed: Required value"),
-        ("too small a disk", storage_node("n", "managed: {capacity: 100Mi}"), "capacity: at least 1Gi"),
-        ("a disk of words", storage_node("n", "managed: {capacity: plenty}"), "capacity: write a quantity, e.g. 100Gi"),
-        ("a disk of less than nothing", storage_node("n", "managed: {capacity: -2Gi}"), "capacity: write a quantity, e.g. 100Gi"),
-        ("a group in capitals", storage_node("n", &format!("group: Archive; {NODE}")), "group: use lower-case letters, digits and '-'"),
-        ("a group's name without end", storage_node("n", &format!("group: {}; {NODE}", long(41))), "may not be more than 40"),
+        ("no capacity", storage_node("node", "managed: {}"), "spec.managed.capacity: Required value"),
+        ("no kind of node", storage_node("node", "group: default"), "spec.managed: Required value"),
+        ("too small a disk", storage_node("node", "managed: {capacity: 100Mi}"), "capacity: at least 1Gi"),
+        (
+            "a disk of words",
+            storage_node("node", "managed: {capacity: plenty}"),
+            "capacity: write a quantity, e.g. 100Gi",
+        ),
+        ("a disk of less than nothing", storage_node("node", "managed: {capacity: -2Gi}"), "capacity: at least 1Gi"),
+        (
+            "a group in capitals",
+            storage_node("node", &format!("group: Archive; {NODE}")),
+            "group: use lower-case letters, digits and '-'",
+        ),
+        (
+            "a group's name without end",
+            storage_node("node", &format!("group: {}; {NODE}", long(41))),
+            "may not be more than 40",
+        ),
         ("a StorageNode's name that is too long", storage_node(&long(41), NODE), "use at most 40 characters"),
         ("a StorageNode's name with a dot", storage_node("disk.1", NODE), "leave out dots"),
     ]
@@ -113,17 +218,42 @@ fn accepted() -> Vec<(&'static str, String)> {
         ("rtsps, an at in the path", camera("tls", "rtsps://cam.example.org:322/user@home?x=%20", "")),
         ("IPv6", camera("ipv6", "rtsp://[2001:db8::8]:554/1", "")),
         ("the longest address", camera("longest", &long_url, "")),
-        ("everything", camera(&long(52), "rtsp://10.0.0.8/", "    transport: UDP\n    credentialsSecretRef: {name: lobby}\n  site: Plant 2\n")),
+        (
+            "everything",
+            camera(
+                &long(52),
+                "rtsp://10.0.0.8/",
+                "    transport: UDP\n    credentialsSecretRef: {name: lobby}\n  site: Plant 2\n",
+            ),
+        ),
         ("a name with dots", camera("lobby.hq", "rtsp://10.0.0.8/", "")),
         ("a Pipeline's least", pipeline("least", CAMERAS)),
         ("all cameras of the namespace", pipeline("all", "cameras: {selector: {}}")),
-        ("all selectors", pipeline("selectors", "cameras: {names: [a.b], selector: {matchLabels: {example.org/site: hq, empty: ''}, matchExpressions: [{key: a, operator: In, values: [b, c]}, {key: d, operator: DoesNotExist}]}}")),
-        ("a Pipeline's everything", pipeline(&long(52), "state: Paused; cameras: {names: [lobby]}; capture: {segmentSeconds: 30}; storage: {groupRef: {name: default}, replicas: 9, retention: 1h30m5s250ms, rollupSeconds: 3600, deletionPolicy: Delete}; spool: {size: 10Gi, storageClassName: fast, ephemeral: false}; pod: {nodeSelector: {vlan: cameras}, tolerations: [{operator: Exists}], priorityClassName: high, imagePullSecrets: [{name: registry}]}")),
+        (
+            "all selectors",
+            pipeline(
+                "selectors",
+                "cameras: {names: [a.b], selector: {matchLabels: {example.org/site: hq, empty: ''}, matchExpressions: [{key: a, operator: In, values: [b, c]}, {key: d, operator: DoesNotExist}]}}",
+            ),
+        ),
+        (
+            "a Pipeline's everything",
+            pipeline(
+                &long(52),
+                "state: Paused; cameras: {names: [lobby]}; capture: {segmentSeconds: 30}; storage: {groupRef: {name: default}, replicas: 9, retention: 1h30m5s250ms, rollupSeconds: 3600, deletionPolicy: Delete}; spool: {size: 10Gi, storageClassName: fast, ephemeral: false}; pod: {nodeSelector: {vlan: cameras}, tolerations: [{operator: Exists}], priorityClassName: high, imagePullSecrets: [{name: registry}]}",
+            ),
+        ),
         ("a spool in plain bytes", pipeline("bytes", &format!("{CAMERAS}; spool: {{size: 1000000000}}"))),
         ("a year's retention", pipeline("year", &format!("{CAMERAS}; storage: {{retention: 8760h}}"))),
         ("the longest retention", pipeline("decade", &format!("{CAMERAS}; storage: {{retention: 99999h99999h}}"))),
         ("a StorageNode's least", storage_node("least", NODE)),
-        ("a StorageNode's everything", storage_node(&long(40), "group: archive-1; managed: {capacity: 1.5Ti, storageClassName: hdd, nodeSelector: {kubernetes.io/hostname: a}, tolerations: [{key: disk, operator: Exists}], reclaimPolicy: Delete}")),
+        (
+            "a StorageNode's everything",
+            storage_node(
+                &long(40),
+                "group: archive-1; managed: {capacity: 1.5Ti, storageClassName: hdd, nodeSelector: {kubernetes.io/hostname: a}, tolerations: [{key: disk, operator: Exists}], reclaimPolicy: Delete}",
+            ),
+        ),
         ("a disk in plain bytes", storage_node("bytes", "managed: {capacity: 2000000000}")),
     ]
 }
@@ -132,13 +262,43 @@ fn accepted() -> Vec<(&'static str, String)> {
 fn fixed() -> Vec<(&'static str, String, String, &'static str)> {
     let group = "group is fixed once the node exists";
     vec![
-        ("another group", storage_node("fix", &format!("group: a; {NODE}")), storage_node("fix", &format!("group: b; {NODE}")), group),
+        (
+            "another group",
+            storage_node("fix", &format!("group: a; {NODE}")),
+            storage_node("fix", &format!("group: b; {NODE}")),
+            group,
+        ),
         ("the group taken away", storage_node("fix", &format!("group: a; {NODE}")), storage_node("fix", NODE), group),
-        ("another size", storage_node("fix2", NODE), storage_node("fix2", "managed: {capacity: 3Gi}"), "capacity is fixed once the volume exists"),
-        ("another class", storage_node("fix2", NODE), storage_node("fix2", "managed: {capacity: 2Gi, storageClassName: fast}"), "storageClassName is fixed once the volume exists"),
-        ("another spool", pipeline("fix", &format!("{CAMERAS}; spool: {{size: 1Gi}}")), pipeline("fix", &format!("{CAMERAS}; spool: {{size: 2Gi}}")), "spool is fixed once the volumes exist"),
-        ("the spool taken away", pipeline("fix", &format!("{CAMERAS}; spool: {{size: 1Gi}}")), pipeline("fix", CAMERAS), "spool is fixed once the volumes exist"),
-        ("a spool where there was the default", pipeline("fix2", CAMERAS), pipeline("fix2", &format!("{CAMERAS}; spool: {{size: 5Gi}}")), "spool is fixed once the volumes exist"),
+        (
+            "another size",
+            storage_node("fix2", NODE),
+            storage_node("fix2", "managed: {capacity: 3Gi}"),
+            "capacity is fixed once the volume exists",
+        ),
+        (
+            "another class",
+            storage_node("fix2", NODE),
+            storage_node("fix2", "managed: {capacity: 2Gi, storageClassName: fast}"),
+            "storageClassName is fixed once the volume exists",
+        ),
+        (
+            "another spool",
+            pipeline("fix", &format!("{CAMERAS}; spool: {{size: 1Gi}}")),
+            pipeline("fix", &format!("{CAMERAS}; spool: {{size: 2Gi}}")),
+            "spool is fixed once the volumes exist",
+        ),
+        (
+            "the spool taken away",
+            pipeline("fix", &format!("{CAMERAS}; spool: {{size: 1Gi}}")),
+            pipeline("fix", CAMERAS),
+            "spool is fixed once the volumes exist",
+        ),
+        (
+            "a spool where there was the default",
+            pipeline("fix2", CAMERAS),
+            pipeline("fix2", &format!("{CAMERAS}; spool: {{size: 5Gi}}")),
+            "spool is fixed once the volumes exist",
+        ),
     ]
 }
 
@@ -179,7 +339,11 @@ fn a_bad_manifest_is_refused_with_what_to_write_instead() {
         let first = api.kubectl(&["apply", "-f", "-"], &before);
         let second = api.kubectl(&["apply", "-f", "-"], &after);
         if !first.status.success() || second.status.success() || !stderr(&second).contains(sentence) {
-            wrong.push(format!("{what}: expected …{sentence}…, got:\n    {}{}", stderr(&first).trim(), stderr(&second).trim()));
+            wrong.push(format!(
+                "{what}: expected …{sentence}…, got:\n    {}{}",
+                stderr(&first).trim(),
+                stderr(&second).trim()
+            ));
         }
     }
     assert!(wrong.is_empty(), "{} wrong answers:\n{}", wrong.len(), wrong.join("\n"));

@@ -37,8 +37,20 @@ fn assert_none(found: &[String], rule: &str) {
 
 /// Names that open a door to the outside world.
 const IO: [&str; 14] = [
-    "tokio", "kube::Api", "kube::Client", "kube_runtime", "kube::runtime", "reqwest", "axum", "sqlx", "lapin", "std::fs",
-    "std::net", "std::process", "notify::", "crate::clients",
+    "tokio",
+    "kube::Api",
+    "kube::Client",
+    "kube_runtime",
+    "kube::runtime",
+    "reqwest",
+    "axum",
+    "sqlx",
+    "lapin",
+    "std::fs",
+    "std::net",
+    "std::process",
+    "notify::",
+    "crate::clients",
 ];
 
 #[test]
@@ -54,8 +66,12 @@ fn plan_desired_and_status_of_the_operator_are_pure() {
         .into_iter()
         .filter(|file| {
             let name = name(file);
-            name.ends_with("/plan.rs") || name.ends_with("/desired.rs") || name.ends_with("/status.rs")
-                || name.contains("/plan/") || name.contains("/desired/") || name.contains("/status/")
+            name.ends_with("/plan.rs")
+                || name.ends_with("/desired.rs")
+                || name.ends_with("/status.rs")
+                || name.contains("/plan/")
+                || name.contains("/desired/")
+                || name.contains("/status/")
         })
         .collect();
     let mut words = IO.to_vec();
@@ -72,7 +88,8 @@ fn only_the_operator_declares_queues_and_exchanges() {
             !name.starts_with("src/operator/") && !name.starts_with("src/clients/broker")
         })
         .collect();
-    let words = ["declare_queue(", "declare_exchange(", "queue_declare(", "exchange_declare(", "queue_bind(", "bind_queue("];
+    let words =
+        ["declare_queue(", "declare_exchange(", "queue_declare(", "exchange_declare(", "queue_bind(", "bind_queue("];
     assert_none(&mentions(&others, &words), "only src/operator declares queues, exchanges and bindings");
 }
 
@@ -88,9 +105,15 @@ fn sql_stands_in_the_catalogue_only() {
 fn the_agent_and_the_runner_know_neither_kubernetes_nor_the_catalogue() {
     let mut inside = tools::files("src/agent", ".rs");
     inside.extend(tools::files("src/runner", ".rs"));
-    assert_none(&mentions(&inside, &["kube::", "crate::operator", "crate::recorder", "crate::catalogue"]), "capture waits for nothing behind it");
+    assert_none(
+        &mentions(&inside, &["kube::", "crate::operator", "crate::recorder", "crate::catalogue"]),
+        "capture waits for nothing behind it",
+    );
     let runner = tools::files("src/runner", ".rs");
-    assert_none(&mentions(&runner, &["lapin", "reqwest", "crate::clients"]), "the runner speaks to ffmpeg and to files only");
+    assert_none(
+        &mentions(&runner, &["lapin", "reqwest", "crate::clients"]),
+        "the runner speaks to ffmpeg and to files only",
+    );
 }
 
 /// The server asks Kubernetes nothing: its pod carries no token.
@@ -99,7 +122,10 @@ fn the_server_knows_no_kubernetes_client() {
     let mut server = tools::files("src/gateway", ".rs");
     server.extend(tools::files("src/recorder", ".rs"));
     server.extend(tools::files("src/catalogue", ".rs"));
-    assert_none(&mentions(&server, &["kube::", "kube_runtime", "crate::operator"]), "what the server knows comes by message");
+    assert_none(
+        &mentions(&server, &["kube::", "kube_runtime", "crate::operator"]),
+        "what the server knows comes by message",
+    );
 }
 
 #[test]

@@ -19,6 +19,7 @@ use super::LocalRef;
     namespaced,
     status = "CameraStatus",
     derive = "PartialEq",
+    doc = "A video source. It is recorded as soon as a Pipeline of its namespace selects it.",
     validation = Rule::new("self.metadata.name.size() <= 52").message("the name of a Camera is part of labels and host names: use at most 52 characters"),
     printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
     printcolumn = r#"{"name":"Capturing","type":"string","jsonPath":".status.conditions[?(@.type==\"Capturing\")].status"}"#,
@@ -59,7 +60,7 @@ pub struct Source {
     pub credentials_secret_ref: Option<LocalRef>,
 }
 
-/// RTP over TCP or over UDP.
+/// How RTP reaches us: `TCP` (interleaved, passes every network) or `UDP` (some old cameras). Default: `TCP`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Transport {
     /// RTP interleaved in the RTSP connection.

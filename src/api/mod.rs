@@ -6,6 +6,7 @@
 pub mod camera;
 pub mod condition;
 pub mod pipeline;
+mod selector;
 pub mod storage_node;
 
 pub use camera::{Camera, CameraSpec, CameraStatus};

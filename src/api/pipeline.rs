@@ -27,6 +27,7 @@ use super::{LocalRef, storage_node::DEFAULT_GROUP};
     namespaced,
     status = "PipelineStatus",
     derive = "PartialEq",
+    doc = "Records a set of cameras onto a storage group.",
     validation = Rule::new("self.metadata.name.size() <= 52").message("the name of a Pipeline is part of labels and object names: use at most 52 characters"),
     printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
     printcolumn = r#"{"name":"State","type":"string","jsonPath":".status.state"}"#,
@@ -36,6 +37,7 @@ use super::{LocalRef, storage_node::DEFAULT_GROUP};
     printcolumn = r#"{"name":"Message","type":"string","jsonPath":".status.message"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
+#[x_kube(validation = Rule::new("has(self.spool) == has(oldSelf.spool) && (!has(self.spool) || self.spool == oldSelf.spool)").message("spool is fixed once the volumes exist: create another Pipeline and delete this one"))]
 #[serde(rename_all = "camelCase")]
 pub struct PipelineSpec {
     /// `Running`; `Paused` (pods stay, ffmpeg is stopped by message); `Stopped` (scaled to zero). Default: `Running`.
@@ -51,14 +53,13 @@ pub struct PipelineSpec {
     pub storage: Option<Storage>,
     /// The volume footage waits on until it is stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("spool is fixed once the volumes exist: create another Pipeline and delete this one"))]
     pub spool: Option<Spool>,
     /// Where the capture pods run (camera VLANs, reserved nodes).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<PodOptions>,
 }
 
-/// Wanted activity of a Pipeline.
+/// `Running`; `Paused` (pods stay, ffmpeg is stopped by message); `Stopped` (scaled to zero). Default: `Running`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum PipelineState {
     /// Capture.
@@ -74,6 +75,7 @@ pub enum PipelineState {
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[x_kube(validation = Rule::new("has(self.names) || has(self.selector)").message("cameras: give names (e.g. names: [lobby]) or a selector (e.g. selector: {matchLabels: {site: hq}}; selector: {} takes every Camera of the namespace)"))]
 #[x_kube(validation = Rule::new("!has(self.names) || size(self.names) > 0").message("cameras.names: list at least one Camera, e.g. names: [lobby]"))]
+#[x_kube(validation = Rule::new("!has(self.names) || self.names.all(name, name.matches('^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$'))").message("cameras.names: use names of Cameras: lower-case letters, digits, '-' and '.', e.g. names: [lobby]"))]
 #[serde(rename_all = "camelCase")]
 pub struct CameraSet {
     /// Names of Cameras.
@@ -82,6 +84,7 @@ pub struct CameraSet {
     pub names: Option<Vec<String>>,
     /// Labels of Cameras; `{}` takes every Camera of the namespace, absent takes none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "super::selector::schema")]
     pub selector: Option<LabelSelector>,
 }
 
@@ -101,6 +104,7 @@ pub struct Capture {
 pub struct Storage {
     /// Group of StorageNodes in this namespace. Default: `default`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("self.name.size() <= 40 && self.name.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?$')").message("storage.groupRef: use lower-case letters, digits and '-', at most 40, as in spec.group of the StorageNodes, e.g. {name: default}"))]
     pub group_ref: Option<LocalRef>,
     /// On how many StorageNodes each segment is kept. 1 to 9. Default: 2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -123,7 +127,8 @@ pub struct Storage {
     pub deletion_policy: Option<DeletionPolicy>,
 }
 
-/// Fate of footage after its Pipeline.
+/// What becomes of the footage when the Pipeline is deleted: `Retain` (kept until its retention ends) or `Delete`.
+/// Default: `Retain`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum DeletionPolicy {
     /// Kept until its retention ends.
@@ -140,7 +145,9 @@ pub enum DeletionPolicy {
 pub struct Spool {
     /// Size of the volume, e.g. `10Gi`; the agent keeps within 85 % of it. Default: `2Gi`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = Rule::new("quantity(string(self)).compareTo(quantity('64Mi')) >= 0").message("spool.size: at least 64Mi, e.g. 10Gi"))]
+    #[schemars(extend("maxLength" = 32))]
+    #[x_kube(validation = Rule::new("isQuantity(string(self))").message("spool.size: write a quantity, e.g. 10Gi"))]
+    #[x_kube(validation = Rule::new("!isQuantity(string(self)) || quantity(string(self)).compareTo(quantity('64Mi')) >= 0").message("spool.size: at least 64Mi, e.g. 10Gi"))]
     pub size: Option<Quantity>,
     /// StorageClass of the volume. Default: the cluster's default class.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -25,6 +25,7 @@ pub const DEFAULT_GROUP: &str = "default";
     namespaced,
     status = "StorageNodeStatus",
     derive = "PartialEq",
+    doc = "One disk's worth of IPFS: a kubo and an ipfs-cluster peer on a volume of their own.",
     validation = Rule::new("self.metadata.name.size() <= 40").message("the name of a StorageNode is part of pod and host names: use at most 40 characters"),
     validation = Rule::new("!self.metadata.name.contains('.')").message("the name of a StorageNode becomes a host name: leave out dots, e.g. disk-1"),
     printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
@@ -48,10 +49,13 @@ pub struct StorageNodeSpec {
 
 /// A node that the operator runs.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[x_kube(validation = Rule::new("has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)").message("storageClassName is fixed once the volume exists: add another StorageNode"))]
 #[serde(rename_all = "camelCase")]
 pub struct Managed {
     /// Size of the volume, e.g. `100Gi`. 85 % of it are given to footage. Cannot be changed.
-    #[x_kube(validation = Rule::new("quantity(string(self)).compareTo(quantity('1Gi')) >= 0").message("capacity: at least 1Gi, e.g. 100Gi"))]
+    #[schemars(extend("maxLength" = 32))]
+    #[x_kube(validation = Rule::new("isQuantity(string(self))").message("capacity: write a quantity, e.g. 100Gi"))]
+    #[x_kube(validation = Rule::new("!isQuantity(string(self)) || quantity(string(self)).compareTo(quantity('1Gi')) >= 0").message("capacity: at least 1Gi, e.g. 100Gi"))]
     #[x_kube(validation = Rule::new("self == oldSelf").message("capacity is fixed once the volume exists: add another StorageNode for more room"))]
     pub capacity: Quantity,
     /// StorageClass of the volume. Default: the cluster's default class.
@@ -72,7 +76,8 @@ pub struct Managed {
     pub reclaim_policy: Option<ReclaimPolicy>,
 }
 
-/// Fate of a volume after its owner.
+/// What becomes of the volume when the StorageNode is deleted: `Retain` (a StorageNode of the same name finds it again)
+/// or `Delete`. Default: `Retain`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ReclaimPolicy {
     /// The volume claim stays and is found again by name.

@@ -206,7 +206,7 @@ impl Broker {
         let queue = queue.to_owned();
         Ok(consumer.map_err(operation(move || format!("consume {queue}"))).map_ok(|inner| Delivery {
             key: inner.routing_key.to_string(),
-            body: inner.data.to_vec(),
+            body: inner.data.clone(),
             redelivered: inner.redelivered,
             correlation_id: inner.properties.correlation_id().as_ref().map(ToString::to_string),
             inner,

@@ -19,9 +19,9 @@ pub fn repository() -> &'static Path {
 /// Path of a pinned program.
 pub fn program(name: &str) -> PathBuf {
     let cache = std::env::var_os("DSN_CACHE").map(PathBuf::from).unwrap_or_else(|| {
-        let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).unwrap_or_else(|| {
-            PathBuf::from(std::env::var_os("HOME").expect("HOME is set")).join(".cache")
-        });
+        let base = std::env::var_os("XDG_CACHE_HOME")
+            .map(PathBuf::from)
+            .unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").expect("HOME is set")).join(".cache"));
         base.join("dsn")
     });
     let path = cache.join("tools/bin").join(name);
