@@ -2,14 +2,18 @@
 //!
 //! In the order of the flow: what is declared ([`duration`], [`source`]), who takes part ([`id`], [`name`]),
 //! what they say to each other ([`control`], [`token`]), what ffmpeg is told ([`capture`]), what it complains about
-//! ([`diagnosis`]), what it leaves behind ([`spool`], [`fmp4`], [`clock`], [`session`], [`segment`], [`cid`]), where that is kept ([`pin`], [`retention`]) and how it is played
-//! ([`playlist`]).
+//! ([`diagnosis`]), what it leaves behind ([`spool`], [`fmp4`], [`clock`], [`session`], [`segment`], [`cid`]), where
+//! that is kept ([`pin`], [`retention`]) and how it is played ([`live`], [`playlist`]).
 
 pub mod cid;
+pub mod capture;
+pub mod clock;
 pub mod control;
 pub mod coverage;
+pub mod diagnosis;
 pub mod duration;
 pub mod group;
+pub mod fmp4;
 pub mod id;
 pub mod identity;
 pub mod ledger;
@@ -21,5 +25,7 @@ pub mod quantity;
 pub mod retention;
 pub mod rollup;
 pub mod segment;
+pub mod session;
 pub mod source;
+pub mod spool;
 pub mod token;

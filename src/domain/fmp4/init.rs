@@ -1,0 +1,224 @@
+//! The init section: tracks, their clocks, RFC 6381 codecs, picture size.
+
+use std::fmt::Write;
+
+use super::{Cursor, Malformed, find, next_box};
+
+/// No init section has more tracks.
+const MAX_TRACKS: usize = 16;
+
+/// What an init section says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Init {
+    /// Picture and sound.
+    pub tracks: Vec<Track>,
+}
+
+/// Picture or sound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TrackKind {
+    /// Picture.
+    Video,
+    /// Sound.
+    Audio,
+    /// Anything else.
+    Other,
+}
+
+/// One track.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Track {
+    /// Number the fragments refer to.
+    pub id: u32,
+    /// Picture or sound.
+    pub kind: TrackKind,
+    /// Ticks per second.
+    pub timescale: u32,
+    /// RFC 6381 element of the `CODECS` attribute; empty when unknown.
+    pub codec: String,
+    /// Picture width.
+    pub width: u32,
+    /// Picture height.
+    pub height: u32,
+    /// Duration of a sample that doesn't say its own, ticks.
+    pub default_duration: u32,
+    /// Flags of a sample that doesn't say its own.
+    pub default_flags: u32,
+}
+
+impl Init {
+    /// The picture's track.
+    pub fn video(&self) -> Option<&Track> {
+        self.tracks.iter().find(|track| track.kind == TrackKind::Video)
+    }
+
+    /// Value of the `CODECS` attribute, e.g. `avc1.64001f,mp4a.40.2`.
+    pub fn codecs(&self) -> String {
+        let known: Vec<&str> = self.tracks.iter().map(|t| t.codec.as_str()).filter(|c| !c.is_empty()).collect();
+        known.join(",")
+    }
+}
+
+/// Reads an init section (`ftyp`, `moov`).
+pub fn parse_init(bytes: &[u8]) -> Result<Init, Malformed> {
+    let moov = find("moov", *b"moov", bytes)?;
+    let mut tracks = Vec::new();
+    let mut cursor = Cursor::new("moov", moov);
+    while let Some((kind, content)) = next_box(&mut cursor)? {
+        if kind == *b"trak" {
+            if tracks.len() == MAX_TRACKS {
+                return Err(Malformed::Excessive("tracks"));
+            }
+            tracks.push(track(content)?);
+        }
+    }
+    if let Ok(mvex) = find("mvex", *b"mvex", moov) {
+        let mut cursor = Cursor::new("mvex", mvex);
+        while let Some((kind, content)) = next_box(&mut cursor)? {
+            if kind == *b"trex" {
+                let mut trex = Cursor::new("trex", content);
+                let (_, id) = (trex.version_and_flags()?, trex.u32()?);
+                let (_description, duration, _size, flags) = (trex.u32()?, trex.u32()?, trex.u32()?, trex.u32()?);
+                if let Some(track) = tracks.iter_mut().find(|track| track.id == id) {
+                    track.default_duration = duration;
+                    track.default_flags = flags;
+                }
+            }
+        }
+    }
+    if tracks.is_empty() { Err(Malformed::Missing("trak")) } else { Ok(Init { tracks }) }
+}
+
+fn track(trak: &[u8]) -> Result<Track, Malformed> {
+    let mut tkhd = Cursor::new("tkhd", find("tkhd", *b"tkhd", trak)?);
+    let (version, _) = tkhd.version_and_flags()?;
+    tkhd.take(if version == 1 { 16 } else { 8 })?;
+    let id = tkhd.u32()?;
+
+    let mdia = find("mdia", *b"mdia", trak)?;
+    let mut mdhd = Cursor::new("mdhd", find("mdhd", *b"mdhd", mdia)?);
+    let (version, _) = mdhd.version_and_flags()?;
+    mdhd.take(if version == 1 { 16 } else { 8 })?;
+    let timescale = mdhd.u32()?;
+    if timescale == 0 {
+        return Err(Malformed::Missing("timescale"));
+    }
+
+    let mut hdlr = Cursor::new("hdlr", find("hdlr", *b"hdlr", mdia)?);
+    hdlr.take(8)?;
+    let kind = match &hdlr.array::<4>()? {
+        b"vide" => TrackKind::Video,
+        b"soun" => TrackKind::Audio,
+        _ => TrackKind::Other,
+    };
+
+    let stbl = find("stbl", *b"stbl", find("minf", *b"minf", mdia)?)?;
+    let mut stsd = Cursor::new("stsd", find("stsd", *b"stsd", stbl)?);
+    stsd.take(8)?;
+    let (entry, content) = next_box(&mut stsd)?.ok_or(Malformed::Missing("sample entry"))?;
+    let (codec, width, height) = match kind {
+        TrackKind::Video => video_entry(entry, content)?,
+        TrackKind::Audio => (audio_entry(entry, content)?, 0, 0),
+        TrackKind::Other => (String::new(), 0, 0),
+    };
+    Ok(Track { id, kind, timescale, codec, width, height, default_duration: 0, default_flags: 0 })
+}
+
+fn video_entry(entry: [u8; 4], content: &[u8]) -> Result<(String, u32, u32), Malformed> {
+    let mut cursor = Cursor::new("visual sample entry", content);
+    cursor.take(24)?;
+    let (width, height) = (u32::from(cursor.u16()?), u32::from(cursor.u16()?));
+    cursor.take(50)?;
+    let codec = match &entry {
+        b"avc1" | b"avc3" => avc(entry, find("avcC", *b"avcC", cursor.rest)?)?,
+        b"hvc1" | b"hev1" => hevc(entry, find("hvcC", *b"hvcC", cursor.rest)?)?,
+        _ => String::new(),
+    };
+    Ok((codec, width, height))
+}
+
+fn four_letters(entry: [u8; 4]) -> String {
+    entry.iter().map(|b| char::from(*b)).collect()
+}
+
+/// RFC 6381 §3.3: profile, constraints and level of `avcC` in hex.
+fn avc(entry: [u8; 4], avcc: &[u8]) -> Result<String, Malformed> {
+    let [_version, profile, constraints, level] = Cursor::new("avcC", avcc).array::<4>()?;
+    Ok(format!("{}.{profile:02x}{constraints:02x}{level:02x}", four_letters(entry)))
+}
+
+/// ISO/IEC 14496-15 annex E.3.
+fn hevc(entry: [u8; 4], hvcc: &[u8]) -> Result<String, Malformed> {
+    let mut cursor = Cursor::new("hvcC", hvcc);
+    let (_version, profile) = (cursor.u8()?, cursor.u8()?);
+    let compatibility = cursor.u32()?;
+    let constraints = cursor.array::<6>()?;
+    let level = cursor.u8()?;
+    let space = ["", "A", "B", "C"][usize::from(profile >> 6)];
+    let tier = if profile & 0x20 == 0 { 'L' } else { 'H' };
+    let mut codec = format!(
+        "{}.{space}{}.{:X}.{tier}{level}",
+        four_letters(entry),
+        profile & 0x1f,
+        // The standard counts these flags from the other end.
+        compatibility.reverse_bits()
+    );
+    let used = constraints.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    for byte in &constraints[..used] {
+        let _ = write!(codec, ".{byte:X}");
+    }
+    Ok(codec)
+}
+
+fn audio_entry(entry: [u8; 4], content: &[u8]) -> Result<String, Malformed> {
+    if entry != *b"mp4a" {
+        return Ok(String::new());
+    }
+    let mut cursor = Cursor::new("audio sample entry", content);
+    cursor.take(28)?;
+    let mut esds = Cursor::new("esds", find("esds", *b"esds", cursor.rest)?);
+    esds.take(4)?;
+    let mut es = Cursor::new("esds", descriptor(&mut esds, 3)?);
+    es.take(2)?;
+    let flags = es.u8()?;
+    if flags & 0x80 != 0 {
+        es.take(2)?;
+    }
+    if flags & 0x40 != 0 {
+        let length = es.u8()?;
+        es.take(usize::from(length))?;
+    }
+    if flags & 0x20 != 0 {
+        es.take(2)?;
+    }
+    let mut config = Cursor::new("esds", descriptor(&mut es, 4)?);
+    let object_type = config.u8()?;
+    config.take(12)?;
+    if object_type != 0x40 {
+        return Ok(format!("mp4a.{object_type:02x}"));
+    }
+    // AudioSpecificConfig: five bits of audio object type, 31 escapes to six more.
+    let mut specific = Cursor::new("esds", descriptor(&mut config, 5)?);
+    let first = specific.u8()?;
+    let mut object = first >> 3;
+    if object == 31 {
+        object = 32 + (((first & 7) << 3) | (specific.u8()? >> 5));
+    }
+    Ok(format!("mp4a.40.{object}"))
+}
+
+/// An MPEG-4 descriptor with the wanted tag; its length takes one to four bytes of seven bits.
+fn descriptor<'a>(cursor: &mut Cursor<'a>, tag: u8) -> Result<&'a [u8], Malformed> {
+    if cursor.u8()? != tag {
+        return Err(Malformed::Missing("esds descriptor"));
+    }
+    let mut length = 0_usize;
+    for _ in 0..4 {
+        let byte = cursor.u8()?;
+        length = (length << 7) | usize::from(byte & 0x7f);
+        if byte & 0x80 == 0 {
+            return cursor.take(length);
+        }
+    }
+    Err(Malformed::Short("esds"))
+}

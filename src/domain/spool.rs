@@ -1,0 +1,162 @@
+//! The layout of the spool and the files in it that runner and agent exchange.
+//!
+//! ```text
+//! <spool>/report-capture.json                     runner → agent: RunnerReport
+//! <spool>/<session>/session.json                  runner → agent: SessionFile
+//! <spool>/<session>/source/{init.mp4,%08d.m4s}    ffmpeg → agent; live.m3u8 is for people
+//! <spool>/.agent/                                 the agent's own
+//! <assignment>/assignment.json                    agent → runner: Envelope<Assignment>
+//! ```
+//!
+//! Every file changes by writing a temporary one and renaming it. The agent treats all of it as hostile.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    control::{Phase, Problem, VideoInfo},
+    id::SessionId,
+    segment::GapReason,
+};
+
+/// What the runner should do, in the assignment folder; also the key of the `ConfigMap`.
+pub const ASSIGNMENT_FILE: &str = "assignment.json";
+/// What the runner says.
+pub const REPORT_FILE: &str = "report-capture.json";
+/// What a session is, in its folder.
+pub const SESSION_FILE: &str = "session.json";
+/// The init section of a rendition.
+pub const INIT_FILE: &str = "init.mp4";
+/// ffmpeg's own playlist. Its times drift: for people only.
+pub const FFMPEG_PLAYLIST: &str = "live.m3u8";
+/// The agent's own folder.
+pub const AGENT_FOLDER: &str = ".agent";
+/// Keys of the camera's Secret, mounted as files.
+pub const USERNAME_FILE: &str = "username";
+/// See [`USERNAME_FILE`].
+pub const PASSWORD_FILE: &str = "password";
+
+/// The runner touches its report at least this often; twice as old is silent.
+pub const REPORT_TOUCH_SECONDS: u64 = 5;
+
+/// Name of the file of a segment.
+pub fn segment_file(seq: u64) -> String {
+    format!("{seq:08}.m4s")
+}
+
+/// The number of a segment file; `None` for anything else, temporary files included.
+pub fn segment_seq(file: &str) -> Option<u64> {
+    let digits = file.strip_suffix(".m4s")?;
+    let plain = digits.len() >= 8 && digits.len() <= 12 && digits.bytes().all(|b| b.is_ascii_digit());
+    // One name per number: 000000001.m4s is not a second segment 1.
+    digits.parse().ok().filter(|seq| plain && segment_file(*seq) == file)
+}
+
+/// The session whose folder has this name; only the canonical spelling counts.
+pub fn session_of(folder: &str) -> Option<SessionId> {
+    folder.parse::<SessionId>().ok().filter(|session| session.to_string() == folder)
+}
+
+/// `session.json`: written by the runner before ffmpeg starts, and again when it has ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SessionFile {
+    /// The session: also the name of the folder.
+    pub session: SessionId,
+    /// Revision of the assignment it runs under.
+    pub revision: u64,
+    /// Begin of the run.
+    pub started: Timestamp,
+    /// Target segment length in effect, seconds.
+    pub segment_seconds: u32,
+    /// What the probe found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub video: Option<VideoInfo>,
+    /// How it ended; absent while it runs, and when the runner had no chance to say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<SessionEnd>,
+}
+
+/// How a capture run ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SessionEnd {
+    /// When the end was noticed.
+    pub at: Timestamp,
+    /// What the missing footage after it is put down to.
+    pub reason: GapReason,
+    /// One sentence, without secrets.
+    pub detail: String,
+}
+
+/// `report-capture.json`: what the runner says. Rewritten on coarse change, touched in between.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RunnerReport {
+    /// Revision of the assignment in effect; 0 = none seen.
+    pub revision: u64,
+    /// What it is doing.
+    pub phase: Phase,
+    /// The running session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<SessionId>,
+    /// What the camera sends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub video: Option<VideoInfo>,
+    /// What is wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<Problem>,
+    /// How often ffmpeg was started by this runner.
+    pub starts: u64,
+    /// Frames of the running session when the report was written.
+    pub frames: u64,
+    /// Media time of the running session when the report was written, µs.
+    pub out_time_us: i64,
+}
+
+impl RunnerReport {
+    /// Is the other one worth a rewrite? Counters alone are not.
+    pub fn differs(&self, other: &Self) -> bool {
+        let coarse = |report: &Self| Self { frames: 0, out_time_us: 0, ..report.clone() };
+        coarse(self) != coarse(other)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn only_finished_segments_count() {
+        assert_eq!(segment_seq("00000012.m4s"), Some(12));
+        assert_eq!(segment_seq("100000000.m4s"), Some(100_000_000));
+        for other in ["00000012.m4s.tmp", "init.mp4", "12.m4s", "000000012.m4s", "+0000012.m4s", "live.m3u8", ".m4s"] {
+            assert_eq!(segment_seq(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn folders_are_sessions_only_in_canonical_spelling() {
+        let session = SessionId::new();
+        assert_eq!(session_of(&session.to_string()), Some(session));
+        assert_eq!(session_of(&session.to_string().to_uppercase()), None);
+        assert_eq!(session_of(&session.0.simple().to_string()), None);
+        assert_eq!(session_of(AGENT_FOLDER), None);
+    }
+
+    #[test]
+    fn counters_alone_are_no_change() {
+        let report = RunnerReport::default();
+        assert!(!report.differs(&RunnerReport { frames: 9, out_time_us: 9, ..report.clone() }));
+        assert!(report.differs(&RunnerReport { starts: 1, ..report.clone() }));
+    }
+
+    proptest! {
+        #[test]
+        fn a_number_has_one_name(seq in 0_u64..999_999_999_999) {
+            prop_assert_eq!(segment_seq(&segment_file(seq)), Some(seq));
+        }
+    }
+}
