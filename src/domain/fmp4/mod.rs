@@ -69,8 +69,11 @@ impl<'a> Cursor<'a> {
     }
 }
 
+/// Type and content of a box.
+type TypedBox<'a> = ([u8; 4], &'a [u8]);
+
 /// The next box of a container, `None` at its end.
-fn next_box<'a>(container: &mut Cursor<'a>) -> Result<Option<([u8; 4], &'a [u8])>, Malformed> {
+fn next_box<'a>(container: &mut Cursor<'a>) -> Result<Option<TypedBox<'a>>, Malformed> {
     if container.rest.is_empty() {
         return Ok(None);
     }
