@@ -50,6 +50,7 @@ impl Placed {
 /// The clock of one session; survives a restart of the agent as JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[expect(clippy::struct_field_names, reason = "the unit belongs to the name of every time")]
 pub struct SessionClock {
     /// End of the last published segment, wall time; at first: where the session may begin.
     end_us: i64,

@@ -5,15 +5,15 @@
 //! ([`diagnosis`]), what it leaves behind ([`spool`], [`fmp4`], [`clock`], [`session`], [`segment`], [`cid`]), where
 //! that is kept ([`pin`], [`retention`]) and how it is played ([`live`], [`playlist`]).
 
-pub mod cid;
 pub mod capture;
+pub mod cid;
 pub mod clock;
 pub mod control;
 pub mod coverage;
 pub mod diagnosis;
 pub mod duration;
-pub mod group;
 pub mod fmp4;
+pub mod group;
 pub mod id;
 pub mod identity;
 pub mod ledger;
