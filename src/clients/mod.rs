@@ -3,3 +3,4 @@
 pub mod broker;
 pub mod ipfs;
 pub mod ipfs_cluster;
+pub mod storage_agent;

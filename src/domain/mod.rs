@@ -29,3 +29,4 @@ pub mod session;
 pub mod source;
 pub mod spool;
 pub mod token;
+pub mod upload;
