@@ -5,7 +5,11 @@
   verbs: [get, list, watch]
 - apiGroups: [dsn.network]
   resources: [cameras/status, pipelines/status, storagenodes/status]
-  verbs: [get, patch]
+  verbs: [patch]
+# Only for clusters that check who may block a deletion (OwnerReferencesPermissionEnforcement); there are no finalizers.
+- apiGroups: [dsn.network]
+  resources: [cameras/finalizers, pipelines/finalizers, storagenodes/finalizers]
+  verbs: [update]
 - apiGroups: [apps]
   resources: [deployments, statefulsets]
   verbs: [get, list, watch, create, patch, delete]
@@ -14,12 +18,12 @@
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 # Mounted by pods, read by name, made once; never listed, changed or deleted.
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get, create]
-- apiGroups: ["", events.k8s.io]
+- apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]
 {{- end }}

@@ -1,0 +1,276 @@
+//! The chart, rendered by Helm itself: what a person gets for which values, and what is refused.
+
+mod tools;
+
+use serde_json::Value;
+use tools::{stderr, stdout};
+
+/// Renders the chart with some values; Err = what Helm said.
+fn render(values: &[&str]) -> Result<Vec<Value>, String> {
+    let mut arguments = vec!["template", "dsn", "charts/dsn", "--namespace", "dsn-system"];
+    for value in values {
+        arguments.extend(["--set", value]);
+    }
+    let output = tools::run("helm", &arguments);
+    if output.status.success() { Ok(tools::documents(&stdout(&output))) } else { Err(stderr(&output)) }
+}
+
+const EXTERNAL: [&str; 4] = [
+    "broker.bundled.enabled=false",
+    "broker.external.host=rabbitmq.messaging.svc",
+    "broker.external.managementUrl=http://rabbitmq.messaging.svc:15672",
+    "broker.external.existingSecret=rabbitmq-user",
+];
+
+fn find<'a>(objects: &'a [Value], kind: &str, name: &str) -> Option<&'a Value> {
+    objects.iter().find(|object| object["kind"] == kind && object["metadata"]["name"] == name)
+}
+
+fn pod_specs(objects: &[Value]) -> Vec<(&str, &Value)> {
+    objects
+        .iter()
+        .filter_map(|object| Some((object["metadata"]["name"].as_str()?, object.pointer("/spec/template/spec")?)))
+        .collect()
+}
+
+fn container_arguments(objects: &[Value], kind: &str, name: &str) -> Vec<String> {
+    let object = find(objects, kind, name).expect("it is rendered");
+    object["spec"]["template"]["spec"]["containers"][0]["args"]
+        .as_array()
+        .expect("arguments")
+        .iter()
+        .map(|argument| argument.as_str().expect("text").to_owned())
+        .collect()
+}
+
+/// Everything but the definitions, which `crd.rs` holds.
+#[test]
+fn the_defaults_render_as_before() {
+    let objects: Vec<_> = render(&[])
+        .expect("the defaults render")
+        .into_iter()
+        .filter(|object| object["kind"] != "CustomResourceDefinition")
+        .collect();
+    insta::assert_yaml_snapshot!(objects);
+}
+
+#[test]
+fn helm_lint_finds_nothing() {
+    for values in [&[][..], &["--values", "hack/local-values.yaml"]] {
+        let output = tools::run("helm", &[&["lint", "--strict", "charts/dsn"], values].concat());
+        assert!(output.status.success(), "{}{}", stdout(&output), stderr(&output));
+    }
+}
+
+/// Argo CD renders at each sync: the same values give the same text, and nothing is looked up or drawn by lot (row K5).
+#[test]
+fn rendering_is_repeatable() {
+    assert_eq!(render(&[]), render(&[]));
+    for file in tools::files("charts/dsn/templates", "") {
+        let text = std::fs::read_to_string(&file).expect("a template");
+        for function in ["lookup ", "rand", "genCA", "genSelfSigned", "genPrivateKey", "uuidv4", "now "] {
+            let calls = text.lines().filter(|line| line.contains("{{") && line.contains(function)).count();
+            assert_eq!(calls, 0, "{} calls {function}", file.display());
+        }
+    }
+}
+
+#[test]
+fn every_pod_meets_the_restricted_level() {
+    let objects = render(&[]).expect("the defaults render");
+    let pods = pod_specs(&objects);
+    assert_eq!(pods.len(), 3, "operator, server, broker");
+    for (name, spec) in pods {
+        let security = &spec["securityContext"];
+        assert_eq!(security["runAsNonRoot"], true, "{name}");
+        assert_eq!(security["seccompProfile"]["type"], "RuntimeDefault", "{name}");
+        for container in spec["containers"].as_array().expect("containers") {
+            let security = &container["securityContext"];
+            assert_eq!(security["allowPrivilegeEscalation"], false, "{name}");
+            assert_eq!(security["capabilities"]["drop"], serde_json::json!(["ALL"]), "{name}");
+            assert_eq!(security["readOnlyRootFilesystem"], true, "{name}");
+            assert!(container["resources"]["requests"]["cpu"].is_string(), "{name} asks for nothing");
+            assert!(container["resources"]["limits"]["memory"].is_string(), "{name} has no bound");
+        }
+        for volume in spec["volumes"].as_array().unwrap_or(&Vec::new()) {
+            assert!(volume["hostPath"].is_null(), "{name} mounts the host");
+        }
+        // Only the operator speaks to Kubernetes.
+        assert_eq!(spec["automountServiceAccountToken"] == false, name != "dsn-operator", "{name}");
+    }
+}
+
+/// Two cores are enough for a demonstration: everything the chart starts fits beside the pipelines.
+#[test]
+fn what_is_asked_for_fits_a_small_machine() {
+    let objects = render(&[]).expect("the defaults render");
+    let mut milli = 0;
+    for (name, spec) in pod_specs(&objects) {
+        let replicas = if name == "dsn-operator" { 2 } else { 1 };
+        let cpu = spec["containers"][0]["resources"]["requests"]["cpu"].as_str().expect("a request");
+        milli += replicas * cpu.trim_end_matches('m').parse::<u64>().expect("milli-cores");
+    }
+    assert!(milli <= 200, "{milli}m");
+}
+
+#[test]
+fn the_chart_brings_no_custom_resources() {
+    for object in render(&[]).expect("the defaults render") {
+        let version = object["apiVersion"].as_str().expect("a version");
+        assert!(!version.starts_with("dsn.network/"), "{object}");
+    }
+}
+
+#[test]
+fn a_broker_of_ones_own_replaces_the_bundled_one() {
+    let objects = render(&EXTERNAL).expect("it renders");
+    assert!(objects.iter().all(|object| object["metadata"]["name"] != "dsn-rabbitmq"));
+    let arguments = container_arguments(&objects, "Deployment", "dsn-operator");
+    for wanted in [
+        "--broker-host=rabbitmq.messaging.svc",
+        "--management-url=http://rabbitmq.messaging.svc:15672",
+        "--broker-secret=rabbitmq-user",
+    ] {
+        assert!(arguments.iter().any(|argument| argument == wanted), "{wanted} in {arguments:?}");
+    }
+    let server = find(&objects, "StatefulSet", "dsn-server").expect("a server");
+    assert!(server.to_string().contains("rabbitmq-user"), "the server mounts the Secret");
+    let role = find(&objects, "Role", "dsn-operator").expect("a role");
+    assert!(role.to_string().contains("rabbitmq-user"), "the operator may read the Secret");
+}
+
+#[test]
+fn one_namespace_needs_no_cluster_role() {
+    let objects = render(&["watchNamespace=cameras", "rbac.aggregate=false"]).expect("it renders");
+    assert!(objects.iter().all(|object| !object["kind"].as_str().is_some_and(|kind| kind.starts_with("ClusterRole"))));
+    let role = find(&objects, "Role", "dsn:dsn-system:operator").expect("a role");
+    assert_eq!(role["metadata"]["namespace"], "cameras");
+    assert!(
+        container_arguments(&objects, "Deployment", "dsn-operator").contains(&"--watch-namespace=cameras".to_owned())
+    );
+    let everywhere = render(&[]).expect("the defaults render");
+    let cluster_role = find(&everywhere, "ClusterRole", "dsn:dsn-system:operator").expect("a role");
+    assert_eq!(role["rules"], cluster_role["rules"]);
+}
+
+/// The operator mounts Secrets of users into pods and reads a few by name; it never lists or changes one.
+#[test]
+fn the_operator_may_do_no_more_than_it_needs() {
+    for object in render(&[]).expect("the defaults render") {
+        for rule in object["rules"].as_array().unwrap_or(&Vec::new()) {
+            let text = rule.to_string();
+            assert!(!text.contains("\"*\""), "a wildcard: {text}");
+            if text.contains("\"secrets\"") {
+                for verb in ["list", "watch", "update", "patch", "delete"] {
+                    assert!(!text.contains(&format!("\"{verb}\"")), "{text}");
+                }
+            }
+            for resource in ["nodes", "namespaces", "customresourcedefinitions", "clusterroles", "pods/exec"] {
+                assert!(!text.contains(&format!("\"{resource}\"")), "{text}");
+            }
+        }
+    }
+}
+
+/// Who may edit a namespace declares cameras in it; who may view it looks at them.
+#[test]
+fn what_people_may_do_is_aggregated_to_the_roles_they_have() {
+    let objects = render(&[]).expect("the defaults render");
+    for (name, aggregates) in [("dsn:viewer", vec!["view", "edit", "admin"]), ("dsn:editor", vec!["edit", "admin"])] {
+        let role = find(&objects, "ClusterRole", name).expect("a role");
+        for to in aggregates {
+            let label = format!("rbac.authorization.k8s.io/aggregate-to-{to}");
+            assert_eq!(role["metadata"]["labels"][&label], "true", "{name}");
+        }
+        assert!(!role.to_string().contains("/status"), "{name} writes no status");
+    }
+}
+
+#[test]
+fn disruption_budgets_are_there_when_asked_for() {
+    assert!(find(&render(&[]).expect("renders"), "PodDisruptionBudget", "dsn-operator").is_none());
+    let objects = render(&["operator.podDisruptionBudget.enabled=true", "server.podDisruptionBudget.enabled=true"]);
+    let objects = objects.expect("renders");
+    assert!(find(&objects, "PodDisruptionBudget", "dsn-operator").is_some());
+    assert!(find(&objects, "PodDisruptionBudget", "dsn-server").is_some());
+}
+
+/// A change of the broker's configuration restarts it; the same configuration does not.
+#[test]
+fn the_broker_follows_its_configuration() {
+    let hash = |values: &[&str]| {
+        let objects = render(values).expect("renders");
+        find(&objects, "StatefulSet", "dsn-rabbitmq").expect("a broker")["spec"]["template"]["metadata"]["annotations"]
+            ["dsn.network/config"]
+            .clone()
+    };
+    assert_eq!(hash(&[]), hash(&["broker.bundled.storage.size=9Gi"]));
+    assert_ne!(hash(&[]), hash(&["broker.bundled.memoryHighWatermark=400MiB"]));
+}
+
+#[test]
+fn values_that_mean_nothing_are_refused() {
+    let cases = [
+        (vec!["operator.replica=3"], "'replica' not allowed"),
+        (vec!["image.tag=x"], "'image' not allowed"),
+        (vec!["images.operator.tag="], "/images/operator/tag"),
+        (vec!["images.operator.registry=https://registry.example.com"], "/images/operator/registry"),
+        (vec!["images.pullPolicy=Sometimes"], "/images/pullPolicy"),
+        (vec!["server.service.type=External"], "/server/service/type"),
+        (vec!["server.service.nodePort=80"], "/server/service/nodePort"),
+        (vec!["server.storage.size=lots"], "/server/storage/size"),
+        (vec!["watchNamespace=a,b"], ""),
+        (vec!["watchNamespace=Zürich"], "/watchNamespace"),
+        (vec!["broker.vhost=a b"], "/broker/vhost"),
+        (vec!["broker.bundled.enabled=false"], "/broker/external/host"),
+        (vec!["broker.bundled.enabled=false", "broker.external.host=b"], "/broker/external/managementUrl"),
+        (vec!["broker.external.host=rabbitmq.messaging.svc"], "/broker/external/host"),
+        (
+            [&EXTERNAL[..], &["broker.external.managementUrl=http://u:p@b:15672"]].concat(),
+            "/broker/external/managementUrl",
+        ),
+    ];
+    for (values, place) in cases {
+        let refusal = render(&values).expect_err(&format!("{values:?} is accepted"));
+        assert!(refusal.contains(place), "{values:?}: {refusal}");
+    }
+}
+
+/// Every value of values.yaml is described in the schema, and the other way round.
+#[test]
+fn values_and_schema_name_the_same_keys() {
+    fn keys(value: &Value, path: &str, found: &mut Vec<String>) {
+        if let Some(map) = value.as_object() {
+            for (key, inner) in map {
+                let path = format!("{path}/{key}");
+                // Free-form from here on: Kubernetes' own types.
+                if !["resources", "nodeSelector", "affinity", "podAnnotations", "annotations"].contains(&key.as_str()) {
+                    keys(inner, &path, found);
+                }
+                found.push(path);
+            }
+        }
+    }
+    fn schema_keys(schema: &Value, root: &Value, path: &str, found: &mut Vec<String>) {
+        let schema = schema["$ref"]
+            .as_str()
+            .map_or(schema, |reference| root.pointer(reference.trim_start_matches('#')).expect("a definition"));
+        if let Some(map) = schema["properties"].as_object() {
+            for (key, inner) in map {
+                let path = format!("{path}/{key}");
+                schema_keys(inner, root, &path, found);
+                found.push(path);
+            }
+        }
+    }
+    let read = |file: &str| std::fs::read_to_string(tools::repository().join("charts/dsn").join(file)).expect("a file");
+    let (mut values, mut described) = (Vec::new(), Vec::new());
+    keys(&serde_yaml_ng::from_str(&read("values.yaml")).expect("YAML"), "", &mut values);
+    let schema: Value = serde_json::from_str(&read("values.schema.json")).expect("JSON");
+    schema_keys(&schema, &schema, "", &mut described);
+    // Helm's own, for charts that hold this one.
+    described.retain(|path| path != "/global");
+    values.sort();
+    described.sort();
+    assert_eq!(values, described);
+}
