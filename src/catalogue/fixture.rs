@@ -1,0 +1,121 @@
+//! A catalogue in a temporary folder and footage to put into it, for the tests of everything above.
+
+use jiff::{SignedDuration, Timestamp};
+use tempfile::TempDir;
+use uuid::Uuid;
+
+use super::{Fact, Reader, Writer};
+use crate::domain::{
+    control::{CameraConfig, ObjectRef, StreamConfig},
+    id::{InstanceUid, SessionId, StreamId},
+    segment::{Blob, Gap, GapReason, Segment, SegmentKey},
+};
+
+/// A catalogue that goes with its folder.
+pub struct Fixture {
+    pub writer: Writer,
+    pub reader: Reader,
+    pub _folder: TempDir,
+}
+
+pub async fn catalogue() -> Fixture {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (writer, reader) = super::open(folder.path()).await.expect("opens");
+    Fixture { writer, reader, _folder: folder }
+}
+
+/// 2026-01-02T03:00:00Z plus seconds.
+pub fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_second(1_767_322_800 + seconds).expect("in range")
+}
+
+pub fn stream() -> StreamId {
+    StreamId::of("pipeline-uid", "camera-uid")
+}
+
+pub fn instance() -> InstanceUid {
+    InstanceUid::of("pipeline-uid", "camera-uid", crate::domain::id::Role::Capture, 0)
+}
+
+pub fn session(n: u128) -> SessionId {
+    SessionId(Uuid::from_u128(n))
+}
+
+fn object(name: &str) -> ObjectRef {
+    ObjectRef { namespace: "demo".into(), name: name.into(), uid: format!("{name}-uid") }
+}
+
+pub fn camera_config() -> CameraConfig {
+    CameraConfig { camera: object("camera"), site: "hq".into(), deleted: false }
+}
+
+pub fn stream_config() -> StreamConfig {
+    StreamConfig {
+        stream: stream(),
+        instance: instance(),
+        pipeline: object("pipeline"),
+        camera: object("camera"),
+        group: "default".into(),
+        replicas: 2,
+        retention_seconds: 30 * 24 * 3600,
+        rollup_seconds: 60,
+        delete_with_pipeline: false,
+        live_url: "http://127.0.0.1:1".into(),
+        deleted: false,
+    }
+}
+
+pub fn configured() -> Vec<Fact> {
+    vec![Fact::Camera(1, camera_config()), Fact::Stream(1, Box::new(stream_config()))]
+}
+
+/// The bytes of a segment of the fixture.
+pub fn bytes_of(n: u128, seq: u64) -> Vec<u8> {
+    format!("segment {n}/{seq}").into_bytes()
+}
+
+pub fn blob(bytes: &[u8]) -> Blob {
+    use sha2::{Digest, Sha256};
+    let sha256 = data_encoding::HEXLOWER.encode(&Sha256::digest(bytes));
+    Blob { cid: format!("cid-{}", &sha256[..16]), sha256, bytes: bytes.len() as u64 }
+}
+
+/// Segment `seq` of session `n`: four seconds that begin `seq` times four after `begin`.
+pub fn segment(n: u128, seq: u64, begin: i64) -> Segment {
+    let start = at(begin) + SignedDuration::from_secs(4 * i64::try_from(seq).expect("small"));
+    Segment {
+        key: SegmentKey { stream: stream(), rendition: "source".into(), session: session(n), seq },
+        camera: "camera-uid".into(),
+        camera_name: "demo/camera".into(),
+        site: "hq".into(),
+        file: format!("{}/source/{seq:08}.m4s", session(n)),
+        blob: blob(&bytes_of(n, seq)),
+        init: blob(format!("init {n}").as_bytes()),
+        codecs: "avc1.64001f,mp4a.40.2".into(),
+        width: 1280,
+        height: 720,
+        start,
+        end: start + SignedDuration::from_secs(4),
+        media_us: 4_000_000,
+        playlist_seq: seq,
+        discontinuity_seq: 0,
+        target_seconds: 4,
+    }
+}
+
+pub fn segments(n: u128, seqs: std::ops::Range<u64>, begin: i64) -> Vec<Fact> {
+    seqs.map(|seq| Fact::Segment(Box::new(segment(n, seq, begin)))).collect()
+}
+
+pub fn lost(n: u128, seq: Option<u64>, from: i64, reason: GapReason) -> Fact {
+    Fact::Gap(Gap {
+        stream: stream(),
+        camera: "camera-uid".into(),
+        session: session(n),
+        seq,
+        from: at(from),
+        to: at(from + 4),
+        reason,
+        detail: String::new(),
+    })
+}

@@ -1,0 +1,366 @@
+//! What a viewer asks for: the rows of a playlist, one file's address, coverage.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{Error, Reader, number, sql, time};
+use crate::domain::{
+    coverage::Span,
+    id::{SessionId, StreamId},
+    playlist::{self, Entry},
+    segment::{Blob, Gap, SegmentKey},
+};
+
+/// A segment is never longer: bounds the search for one that began before a range and reaches into it.
+const LONGEST: SignedDuration = SignedDuration::from_mins(5);
+
+/// Uids under which a camera of one name was known, newest configuration last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Camera {
+    /// Rows of the camera and of its predecessors of the same name.
+    pub rows: Vec<i64>,
+}
+
+/// Where one segment's bytes are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MediaRow {
+    /// What it is made of.
+    pub blob: Blob,
+    /// Namespace of the group that keeps it.
+    pub namespace: String,
+    /// The group.
+    pub group: String,
+    /// Is it MPEG-TS?
+    pub transport_stream: bool,
+}
+
+/// Codecs and picture of an init section, for the master playlist.
+#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub struct InitRow {
+    /// RFC 6381.
+    pub codecs: String,
+    /// Picture width.
+    pub width: u32,
+    /// Picture height.
+    pub height: u32,
+    /// Peak bit rate of the segments asked about.
+    pub bandwidth: i64,
+}
+
+/// Answer to a question for one file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Media {
+    /// It is there.
+    Found(MediaRow),
+    /// Retention removed it.
+    Removed,
+    /// It is lost, and known to be.
+    Lost(String),
+    /// Never heard of.
+    Unknown,
+}
+
+#[derive(sqlx::FromRow)]
+struct EntryRow {
+    stream: String,
+    session: String,
+    rendition: String,
+    seq: i64,
+    init_cid: String,
+    init_sha256: String,
+    start_us: i64,
+    end_us: i64,
+    media_us: i64,
+    playlist_seq: i64,
+    discontinuity_seq: i64,
+    target_seconds: u32,
+}
+
+impl EntryRow {
+    fn into_entry(self) -> Result<Entry, Error> {
+        let stream: StreamId = self.stream.parse().map_err(|_| Error::Unreadable { what: "stream" })?;
+        let session: SessionId = self.session.parse().map_err(|_| Error::Unreadable { what: "session" })?;
+        Ok(Entry {
+            folder: playlist::folder("/media", stream, session, &self.rendition),
+            init: (!self.init_cid.is_empty()).then(|| init_file(&self.init_sha256)),
+            key: SegmentKey { stream, rendition: self.rendition, session, seq: number(self.seq) },
+            start: time(self.start_us),
+            end: time(self.end_us),
+            media_us: number(self.media_us),
+            playlist_seq: number(self.playlist_seq),
+            discontinuity_seq: number(self.discontinuity_seq),
+            target_seconds: self.target_seconds,
+        })
+    }
+}
+
+/// Name of an init section in the gateway's addresses: by its hash, since a session may have two.
+fn init_file(sha256: &str) -> String {
+    format!("init-{}.mp4", sha256.get(..16).unwrap_or(sha256))
+}
+
+impl Reader {
+    /// The camera of this name; a recreated one brings the rows of its predecessors along.
+    pub async fn camera(&self, namespace: &str, name: &str) -> Result<Option<Camera>, Error> {
+        let rows: Vec<i64> =
+            sqlx::query_scalar("SELECT id FROM cameras WHERE namespace = ?1 AND name = ?2 ORDER BY id")
+                .bind(namespace)
+                .bind(name)
+                .fetch_all(&self.pool)
+                .await
+                .map_err(sql("find a camera"))?;
+        Ok((!rows.is_empty()).then_some(Camera { rows }))
+    }
+
+    /// Segments of a camera that reach into a range, by time.
+    pub async fn entries(
+        &self,
+        camera: &Camera,
+        rendition: &str,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Result<Vec<Entry>, Error> {
+        let mut entries = Vec::new();
+        for row in &camera.rows {
+            let rows: Vec<EntryRow> = sqlx::query_as(
+                "SELECT s.uid AS stream, e.uid AS session, g.rendition, g.seq, i.cid AS init_cid,
+                   i.sha256 AS init_sha256, g.start_us, g.end_us, g.media_us, g.playlist_seq, g.discontinuity_seq,
+                   g.target_seconds
+                 FROM segments g JOIN streams s ON s.id = g.stream_id JOIN sessions e ON e.id = g.session_id
+                   JOIN inits i ON i.id = g.init_id
+                 WHERE g.camera_id = ?1 AND g.rendition = ?2 AND g.start_us >= ?3 AND g.start_us < ?4 AND g.end_us > ?5
+                 ORDER BY g.start_us",
+            )
+            .bind(row)
+            .bind(rendition)
+            .bind(from.saturating_sub(LONGEST).unwrap_or(Timestamp::MIN).as_microsecond())
+            .bind(to.as_microsecond())
+            .bind(from.as_microsecond())
+            .fetch_all(&self.pool)
+            .await
+            .map_err(sql("read a range"))?;
+            for row in rows {
+                entries.push(row.into_entry()?);
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Gaps of a camera that reach into a range, by time.
+    pub async fn gaps(&self, camera: &Camera, from: Timestamp, to: Timestamp) -> Result<Vec<Gap>, Error> {
+        let mut gaps = Vec::new();
+        for row in &camera.rows {
+            let rows: Vec<(String, String, String, Option<i64>, i64, i64, String, String)> = sqlx::query_as(
+                "SELECT s.uid, c.uid, e.uid, g.seq, g.from_us, g.to_us, g.reason, g.detail
+                 FROM gaps g JOIN streams s ON s.id = g.stream_id JOIN cameras c ON c.id = g.camera_id
+                   JOIN sessions e ON e.id = g.session_id
+                 WHERE g.camera_id = ?1 AND g.from_us < ?2 AND g.to_us >= ?3 ORDER BY g.from_us",
+            )
+            .bind(row)
+            .bind(to.as_microsecond())
+            .bind(from.as_microsecond())
+            .fetch_all(&self.pool)
+            .await
+            .map_err(sql("read gaps"))?;
+            for (stream, camera, session, seq, from, to, reason, detail) in rows {
+                gaps.push(Gap {
+                    stream: stream.parse().map_err(|_| Error::Unreadable { what: "stream" })?,
+                    camera,
+                    session: session.parse().map_err(|_| Error::Unreadable { what: "session" })?,
+                    seq: seq.map(number),
+                    from: time(from),
+                    to: time(to),
+                    reason: serde_json::from_value(reason.into())
+                        .map_err(|_| Error::Unreadable { what: "reason of a gap" })?,
+                    detail,
+                });
+            }
+        }
+        gaps.sort_by_key(|gap| gap.from);
+        Ok(gaps)
+    }
+
+    /// Where a camera has footage within a range, by time.
+    pub async fn spans(&self, camera: &Camera, from: Timestamp, to: Timestamp) -> Result<Vec<Span>, Error> {
+        let mut spans = Vec::new();
+        for row in &camera.rows {
+            let rows: Vec<(i64, i64)> = sqlx::query_as(
+                "SELECT start_us, end_us FROM segments
+                 WHERE camera_id = ?1 AND rendition = 'source' AND start_us >= ?2 AND start_us < ?3 AND end_us > ?4
+                 ORDER BY start_us",
+            )
+            .bind(row)
+            .bind(from.saturating_sub(LONGEST).unwrap_or(Timestamp::MIN).as_microsecond())
+            .bind(to.as_microsecond())
+            .bind(from.as_microsecond())
+            .fetch_all(&self.pool)
+            .await
+            .map_err(sql("read coverage"))?;
+            spans.extend(rows.into_iter().map(|(start, end)| Span { start: time(start), end: time(end) }));
+        }
+        spans.sort_by_key(|span| span.start);
+        Ok(spans)
+    }
+
+    /// End of the newest footage of a camera that is still there.
+    pub async fn newest(&self, camera: &Camera) -> Result<Option<Timestamp>, Error> {
+        let mut newest = None;
+        for row in &camera.rows {
+            let end: Option<i64> = sqlx::query_scalar(
+                "SELECT end_us FROM segments WHERE camera_id = ?1 AND rendition = 'source' ORDER BY start_us DESC LIMIT 1",
+            )
+            .bind(row)
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(sql("find the newest footage"))?;
+            newest = newest.max(end.map(time));
+        }
+        Ok(newest)
+    }
+
+    /// End of the newest footage of a camera that retention removed.
+    pub async fn removed_until(&self, camera: &Camera) -> Result<Option<Timestamp>, Error> {
+        let mut removed = None;
+        for row in &camera.rows {
+            let until: Option<i64> = sqlx::query_scalar("SELECT max(removed_us) FROM streams WHERE camera_id = ?1")
+                .bind(row)
+                .fetch_one(&self.pool)
+                .await
+                .map_err(sql("find what was removed"))?;
+            removed = removed.max(until.map(time));
+        }
+        Ok(removed)
+    }
+
+    /// Codecs, picture and peak bit rate of the newest part of a range.
+    pub async fn variant(
+        &self,
+        camera: &Camera,
+        rendition: &str,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Result<Option<InitRow>, Error> {
+        let mut found = None;
+        for row in &camera.rows {
+            let init: Option<InitRow> = sqlx::query_as(
+                "SELECT codecs, width, height, max(bandwidth) AS bandwidth FROM (
+                   SELECT i.codecs, i.width, i.height, g.bytes * 8000000 / max(g.media_us, 1) AS bandwidth, g.start_us
+                   FROM segments g JOIN inits i ON i.id = g.init_id
+                   WHERE g.camera_id = ?1 AND g.rendition = ?2 AND g.start_us >= ?3 AND g.start_us < ?4
+                   ORDER BY g.start_us DESC LIMIT 1000)
+                 HAVING count(*) > 0",
+            )
+            .bind(row)
+            .bind(rendition)
+            .bind(from.saturating_sub(LONGEST).unwrap_or(Timestamp::MIN).as_microsecond())
+            .bind(to.as_microsecond())
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(sql("find a variant"))?;
+            found = init.or(found);
+        }
+        Ok(found)
+    }
+
+    /// One segment.
+    pub async fn segment(&self, key: &SegmentKey) -> Result<Media, Error> {
+        let row: Option<(String, String, i64, Option<String>, Option<String>, Option<String>, String)> =
+            sqlx::query_as(
+                "SELECT g.cid, g.sha256, g.bytes, r.namespace, r.group_name, s.config, i.cid
+                 FROM streams s JOIN sessions e ON e.stream_id = s.id JOIN segments g ON g.session_id = e.id
+                   JOIN inits i ON i.id = g.init_id LEFT JOIN rollups r ON r.id = g.rollup_id
+                 WHERE s.uid = ?1 AND e.uid = ?2 AND g.rendition = ?3 AND g.seq = ?4",
+            )
+            .bind(key.stream.to_string())
+            .bind(key.session.to_string())
+            .bind(&key.rendition)
+            .bind(super::column(key.seq))
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(sql("find a segment"))?;
+        let Some((cid, sha256, bytes, namespace, group, config, init)) = row else {
+            return self.absent(key).await;
+        };
+        let blob = Blob { cid, sha256, bytes: number(bytes) };
+        Ok(place(blob, namespace.zip(group), config.as_deref(), init.is_empty())?.map_or(Media::Unknown, Media::Found))
+    }
+
+    /// An init section of a session, by the name that [`Self::entries`] gave it; any other name means the first one.
+    pub async fn init(
+        &self,
+        stream: StreamId,
+        session: SessionId,
+        rendition: &str,
+        file: &str,
+    ) -> Result<Media, Error> {
+        let wanted = file.strip_prefix("init-").and_then(|name| name.strip_suffix(".mp4")).unwrap_or_default();
+        let row: Option<(String, String, i64, Option<String>, Option<String>, Option<String>)> = sqlx::query_as(
+            "SELECT i.cid, i.sha256, i.bytes, r.namespace, r.group_name, s.config
+             FROM streams s JOIN sessions e ON e.stream_id = s.id JOIN segments g ON g.session_id = e.id
+               JOIN inits i ON i.id = g.init_id LEFT JOIN rollups r ON r.id = g.rollup_id
+             WHERE s.uid = ?1 AND e.uid = ?2 AND g.rendition = ?3 AND i.cid <> '' AND substr(i.sha256, 1, length(?4)) = ?4
+             ORDER BY g.seq LIMIT 1",
+        )
+        .bind(stream.to_string())
+        .bind(session.to_string())
+        .bind(rendition)
+        .bind(wanted)
+        .fetch_optional(&self.pool)
+        .await
+        .map_err(sql("find an init section"))?;
+        let Some((cid, sha256, bytes, namespace, group, config)) = row else {
+            return self.absent(&SegmentKey { stream, rendition: rendition.to_owned(), session, seq: 0 }).await;
+        };
+        let blob = Blob { cid, sha256, bytes: number(bytes) };
+        Ok(place(blob, namespace.zip(group), config.as_deref(), false)?.map_or(Media::Unknown, Media::Found))
+    }
+
+    /// Why a segment has no row.
+    async fn absent(&self, key: &SegmentKey) -> Result<Media, Error> {
+        let row: Option<(bool, Option<String>)> = sqlx::query_as(
+            "SELECT coalesce(t.removed_next > ?4, 0),
+               (SELECT reason FROM gaps WHERE session_id = e.id AND seq = ?4 LIMIT 1)
+             FROM streams s JOIN sessions e ON e.stream_id = s.id
+               LEFT JOIN tracks t ON t.session_id = e.id AND t.rendition = ?3
+             WHERE s.uid = ?1 AND e.uid = ?2",
+        )
+        .bind(key.stream.to_string())
+        .bind(key.session.to_string())
+        .bind(&key.rendition)
+        .bind(super::column(key.seq))
+        .fetch_optional(&self.pool)
+        .await
+        .map_err(sql("find out why a segment is missing"))?;
+        if let Some((removed, lost)) = row {
+            return Ok(match (removed, lost) {
+                (true, _) => Media::Removed,
+                (false, Some(reason)) => Media::Lost(reason),
+                (false, None) => Media::Unknown,
+            });
+        }
+        // A forgotten stream has no sessions any more.
+        let forgotten: Option<bool> = sqlx::query_scalar("SELECT forgotten FROM streams WHERE uid = ?1")
+            .bind(key.stream.to_string())
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(sql("find a stream"))?;
+        Ok(if forgotten == Some(true) { Media::Removed } else { Media::Unknown })
+    }
+}
+
+/// Where a blob is: in the group of its roll-up, or of its stream while it has none.
+fn place(
+    blob: Blob,
+    rollup: Option<(String, String)>,
+    config: Option<&str>,
+    transport_stream: bool,
+) -> Result<Option<MediaRow>, Error> {
+    let at = match (rollup, config) {
+        (Some(at), _) => Some(at),
+        (None, Some(text)) => {
+            let config = super::pinning::config(text)?;
+            Some((config.pipeline.namespace, config.group))
+        }
+        (None, None) => None,
+    };
+    Ok(at.map(|(namespace, group)| MediaRow { blob, namespace, group, transport_stream }))
+}

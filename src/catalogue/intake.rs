@@ -1,0 +1,434 @@
+//! What the recorder heard, written down: segments, gaps, configurations, states.
+//!
+//! A batch of facts is one transaction, the outgoing messages it causes included. A fact heard twice changes nothing,
+//! except that a segment already stored is answered with `stored` again: its agent asks because it missed the answer.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use serde_json::json;
+use sqlx::SqliteConnection;
+
+use super::{Error, Writer, column, journal, outgoing, removal, sql};
+use crate::domain::{
+    control::{CameraConfig, InstanceReport, ObjectRef, Phase, StreamConfig},
+    id::{InstanceUid, StreamId},
+    segment::{Blob, Gap, GapReason, Segment},
+};
+
+/// Something the recorder heard.
+#[derive(Clone, Debug)]
+pub enum Fact {
+    /// A segment is in IPFS.
+    Segment(Box<Segment>),
+    /// Footage is missing.
+    Gap(Gap),
+    /// A camera exists, or no longer.
+    Camera(u64, CameraConfig),
+    /// How a stream is kept, or that it ended.
+    Stream(u64, Box<StreamConfig>),
+    /// An instance reports a change.
+    State {
+        /// The instance.
+        instance: InstanceUid,
+        /// When it said so, by its clock.
+        at: Timestamp,
+        /// What it said.
+        report: Box<InstanceReport>,
+    },
+}
+
+/// What a batch changed.
+#[derive(Debug, Default)]
+pub struct Recorded {
+    /// Segments that were new.
+    pub segments: u64,
+    /// Segments that were known.
+    pub duplicates: u64,
+    /// Segments of streams whose footage was deleted with its pipeline.
+    pub unwanted: u64,
+    /// Cameras whose configuration changed.
+    pub cameras: Vec<CameraConfig>,
+    /// Streams whose configuration changed.
+    pub streams: Vec<StreamConfig>,
+    /// Instances whose phase or problem was reported.
+    pub instances: Vec<(InstanceUid, InstanceReport)>,
+    /// Messages wait in the outbox.
+    pub outgoing: bool,
+}
+
+/// Rows that hang above a segment or gap.
+struct Place {
+    camera: i64,
+    stream: i64,
+    session: i64,
+}
+
+impl Writer {
+    /// Writes a batch down; all of it or nothing.
+    pub async fn record(&self, facts: &[Fact], now: Timestamp) -> Result<Recorded, Error> {
+        let mut recorded = Recorded::default();
+        let mut tx = self.begin("begin to record").await?;
+        let mut advanced: BTreeSet<(i64, String)> = BTreeSet::new();
+        for fact in facts {
+            match fact {
+                Fact::Segment(segment) => record_segment(&mut tx, segment, now, &mut recorded, &mut advanced).await?,
+                Fact::Gap(gap) => record_gap(&mut tx, gap, now, &mut advanced).await?,
+                Fact::Camera(revision, config) => {
+                    if record_camera(&mut tx, *revision, config).await? {
+                        recorded.cameras.push(config.clone());
+                    }
+                }
+                Fact::Stream(revision, config) => {
+                    if record_stream(&mut tx, *revision, config, now).await? {
+                        recorded.streams.push((**config).clone());
+                    }
+                }
+                Fact::State { instance, at, report } => {
+                    if record_state(&mut tx, *instance, *at, report, now).await? {
+                        recorded.instances.push((*instance, (**report).clone()));
+                    }
+                }
+            }
+        }
+        for (session, rendition) in advanced {
+            recorded.outgoing |= outgoing::stored(&mut tx, session, &rendition, true, now).await?;
+        }
+        tx.commit().await.map_err(sql("commit what was recorded"))?;
+        Ok(recorded)
+    }
+}
+
+/// Finds or makes the rows above a segment or gap; names known only from it are placeholders.
+async fn place(
+    tx: &mut SqliteConnection,
+    stream: StreamId,
+    session: &str,
+    camera_uid: &str,
+    camera_name: &str,
+    site: &str,
+) -> Result<Place, Error> {
+    let (namespace, name) = camera_name.split_once('/').unwrap_or(("", camera_name));
+    let camera = ObjectRef { namespace: namespace.into(), name: name.into(), uid: camera_uid.into() };
+    let camera = camera_row(tx, &camera, site).await?;
+    let stream = stream_row(tx, &stream.to_string(), camera).await?;
+    sqlx::query("INSERT INTO sessions (uid, stream_id) VALUES (?1, ?2) ON CONFLICT DO NOTHING")
+        .bind(session)
+        .bind(stream)
+        .execute(&mut *tx)
+        .await
+        .map_err(sql("record a session"))?;
+    let session: i64 = sqlx::query_scalar("SELECT id FROM sessions WHERE stream_id = ?1 AND uid = ?2")
+        .bind(stream)
+        .bind(session)
+        .fetch_one(&mut *tx)
+        .await
+        .map_err(sql("find a session"))?;
+    Ok(Place { camera, stream, session })
+}
+
+async fn camera_row(tx: &mut SqliteConnection, camera: &ObjectRef, site: &str) -> Result<i64, Error> {
+    sqlx::query(
+        "INSERT INTO cameras (uid, namespace, name, site, revision) VALUES (?1, ?2, ?3, ?4, -1)
+         ON CONFLICT (uid) DO UPDATE SET namespace = excluded.namespace, name = excluded.name
+         WHERE cameras.name = '' AND excluded.name <> ''",
+    )
+    .bind(&camera.uid)
+    .bind(&camera.namespace)
+    .bind(&camera.name)
+    .bind(site)
+    .execute(&mut *tx)
+    .await
+    .map_err(sql("record a camera"))?;
+    sqlx::query_scalar("SELECT id FROM cameras WHERE uid = ?1")
+        .bind(&camera.uid)
+        .fetch_one(&mut *tx)
+        .await
+        .map_err(sql("find a camera"))
+}
+
+async fn stream_row(tx: &mut SqliteConnection, uid: &str, camera: i64) -> Result<i64, Error> {
+    sqlx::query("INSERT INTO streams (uid, camera_id, revision) VALUES (?1, ?2, -1) ON CONFLICT DO NOTHING")
+        .bind(uid)
+        .bind(camera)
+        .execute(&mut *tx)
+        .await
+        .map_err(sql("record a stream"))?;
+    sqlx::query_scalar("SELECT id FROM streams WHERE uid = ?1")
+        .bind(uid)
+        .fetch_one(&mut *tx)
+        .await
+        .map_err(sql("find a stream"))
+}
+
+async fn record_segment(
+    tx: &mut SqliteConnection,
+    segment: &Segment,
+    now: Timestamp,
+    recorded: &mut Recorded,
+    advanced: &mut BTreeSet<(i64, String)>,
+) -> Result<(), Error> {
+    let key = &segment.key;
+    let place =
+        place(tx, key.stream, &key.session.to_string(), &segment.camera, &segment.camera_name, &segment.site).await?;
+    let forgotten: bool = sqlx::query_scalar("SELECT forgotten FROM streams WHERE id = ?1")
+        .bind(place.stream)
+        .fetch_one(&mut *tx)
+        .await
+        .map_err(sql("find a stream"))?;
+    if forgotten {
+        recorded.unwanted += 1;
+        return Ok(());
+    }
+    // What retention removed must not come back with a late repetition.
+    let removed: bool = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM tracks WHERE session_id = ?1 AND rendition = ?2 AND removed_next > ?3)",
+    )
+    .bind(place.session)
+    .bind(&key.rendition)
+    .bind(column(key.seq))
+    .fetch_one(&mut *tx)
+    .await
+    .map_err(sql("find what was removed"))?;
+    if removed {
+        recorded.duplicates += 1;
+        advanced.insert((place.session, key.rendition.clone()));
+        return Ok(());
+    }
+    let init = init_row(tx, &segment.init, segment).await?;
+    let inserted = sqlx::query(
+        "INSERT INTO segments (session_id, rendition, seq, stream_id, camera_id, start_us, end_us, media_us, bytes,
+           sha256, cid, init_id, file, playlist_seq, discontinuity_seq, target_seconds, received_us)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)
+         ON CONFLICT (session_id, rendition, seq) DO NOTHING",
+    )
+    .bind(place.session)
+    .bind(&key.rendition)
+    .bind(column(key.seq))
+    .bind(place.stream)
+    .bind(place.camera)
+    .bind(segment.start.as_microsecond())
+    .bind(segment.end.as_microsecond())
+    .bind(column(segment.media_us))
+    .bind(column(segment.blob.bytes))
+    .bind(&segment.blob.sha256)
+    .bind(&segment.blob.cid)
+    .bind(init)
+    .bind(&segment.file)
+    .bind(column(segment.playlist_seq))
+    .bind(column(segment.discontinuity_seq))
+    .bind(segment.target_seconds)
+    .bind(now.as_microsecond())
+    .execute(&mut *tx)
+    .await
+    .map_err(sql("record a segment"))?
+    .rows_affected();
+    if inserted == 0 {
+        recorded.duplicates += 1;
+        advanced.insert((place.session, key.rendition.clone()));
+        return Ok(());
+    }
+    recorded.segments += 1;
+    sqlx::query("UPDATE streams SET newest_us = max(coalesce(newest_us, 0), ?2) WHERE id = ?1")
+        .bind(place.stream)
+        .bind(segment.end.as_microsecond())
+        .execute(&mut *tx)
+        .await
+        .map_err(sql("record a stream's progress"))?;
+    Ok(())
+}
+
+async fn init_row(tx: &mut SqliteConnection, init: &Blob, segment: &Segment) -> Result<i64, Error> {
+    sqlx::query(
+        "INSERT INTO inits (cid, sha256, bytes, codecs, width, height) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+         ON CONFLICT DO NOTHING",
+    )
+    .bind(&init.cid)
+    .bind(&init.sha256)
+    .bind(column(init.bytes))
+    .bind(&segment.codecs)
+    .bind(segment.width)
+    .bind(segment.height)
+    .execute(&mut *tx)
+    .await
+    .map_err(sql("record an init section"))?;
+    sqlx::query_scalar("SELECT id FROM inits WHERE cid = ?1 AND codecs = ?2 AND width = ?3 AND height = ?4")
+        .bind(&init.cid)
+        .bind(&segment.codecs)
+        .bind(segment.width)
+        .bind(segment.height)
+        .fetch_one(&mut *tx)
+        .await
+        .map_err(sql("find an init section"))
+}
+
+async fn record_gap(
+    tx: &mut SqliteConnection,
+    gap: &Gap,
+    now: Timestamp,
+    advanced: &mut BTreeSet<(i64, String)>,
+) -> Result<(), Error> {
+    let place = place(tx, gap.stream, &gap.session.to_string(), &gap.camera, "", "").await?;
+    let reason = serde_json::to_value(gap.reason).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
+    sqlx::query(
+        "INSERT INTO gaps (session_id, stream_id, camera_id, seq, from_us, to_us, reason, detail)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO NOTHING",
+    )
+    .bind(place.session)
+    .bind(place.stream)
+    .bind(place.camera)
+    .bind(gap.seq.map(column))
+    .bind(gap.from.as_microsecond())
+    .bind(gap.to.as_microsecond())
+    .bind(reason)
+    .bind(&gap.detail)
+    .execute(&mut *tx)
+    .await
+    .map_err(sql("record a gap"))?;
+    if let Some(seq) = gap.seq {
+        if gap.reason == GapReason::SegmentLost {
+            removal::lose(tx, place.session, column(seq), now).await?;
+        }
+        // A number that is known to be lost no longer holds up the ones behind it.
+        let renditions: Vec<String> =
+            sqlx::query_scalar("SELECT DISTINCT rendition FROM segments WHERE session_id = ?1")
+                .bind(place.session)
+                .fetch_all(&mut *tx)
+                .await
+                .map_err(sql("find the renditions of a session"))?;
+        advanced.extend(renditions.into_iter().map(|rendition| (place.session, rendition)));
+    }
+    Ok(())
+}
+
+/// True when the revision was not older than the one known.
+async fn record_camera(tx: &mut SqliteConnection, revision: u64, config: &CameraConfig) -> Result<bool, Error> {
+    camera_row(tx, &config.camera, &config.site).await?;
+    let changed = sqlx::query(
+        "UPDATE cameras SET namespace = ?2, name = ?3, site = ?4, revision = ?5, deleted = ?6
+         WHERE uid = ?1 AND revision <= ?5",
+    )
+    .bind(&config.camera.uid)
+    .bind(&config.camera.namespace)
+    .bind(&config.camera.name)
+    .bind(&config.site)
+    .bind(column(revision))
+    .bind(config.deleted)
+    .execute(&mut *tx)
+    .await
+    .map_err(sql("record a camera's configuration"))?
+    .rows_affected();
+    Ok(changed > 0)
+}
+
+/// True when the revision was not older than the one known.
+async fn record_stream(
+    tx: &mut SqliteConnection,
+    revision: u64,
+    config: &StreamConfig,
+    now: Timestamp,
+) -> Result<bool, Error> {
+    let camera = camera_row(tx, &config.camera, "").await?;
+    let stream = stream_row(tx, &config.stream.to_string(), camera).await?;
+    let text = serde_json::to_string(config).map_err(|_| Error::Unreadable { what: "stream configuration" })?;
+    let forget = config.deleted && config.delete_with_pipeline;
+    let changed = sqlx::query(
+        "UPDATE streams SET revision = ?2, config = ?3, instance = ?4, deleted = ?5, forgotten = ?6
+         WHERE id = ?1 AND revision <= ?2",
+    )
+    .bind(stream)
+    .bind(column(revision))
+    .bind(text)
+    .bind(config.instance.to_string())
+    .bind(config.deleted)
+    .bind(forget)
+    .execute(&mut *tx)
+    .await
+    .map_err(sql("record a stream's configuration"))?
+    .rows_affected();
+    if changed > 0 && config.deleted {
+        stopped(tx, config.instance, "the pipeline no longer records the camera", now).await?;
+        if forget {
+            removal::forget(tx, stream, now).await?;
+        }
+    }
+    Ok(changed > 0)
+}
+
+/// A counter of running participants goes up and down with these rows (row C4).
+async fn record_state(
+    tx: &mut SqliteConnection,
+    instance: InstanceUid,
+    at: Timestamp,
+    report: &InstanceReport,
+    now: Timestamp,
+) -> Result<bool, Error> {
+    let before: Option<(i64, String, Option<String>)> =
+        sqlx::query_as("SELECT at_us, phase, session FROM instances WHERE uid = ?1")
+            .bind(instance.to_string())
+            .fetch_optional(&mut *tx)
+            .await
+            .map_err(sql("find an instance"))?;
+    // Repeated and overtaken reports say nothing new.
+    if before.as_ref().is_some_and(|(known, ..)| *known >= at.as_microsecond()) {
+        return Ok(false);
+    }
+    let session = report.session.map(|session| session.to_string());
+    let ran = before.filter(|(_, phase, _)| phase == "Running").map(|(_, _, session)| session);
+    let runs = report.phase == Phase::Running;
+    if let Some(old) = &ran
+        && (!runs || *old != session)
+    {
+        let why = report.problem.as_ref().map(|problem| problem.message.clone());
+        let body = json!({"instance": instance, "session": old, "phase": report.phase, "why": why, "reportedAt": at});
+        journal::append(tx, "stop", &body, now).await?;
+    }
+    if runs && ran.is_none_or(|old| old != session) {
+        let body = json!({"instance": instance, "session": session, "revision": report.revision, "reportedAt": at});
+        journal::append(tx, "start", &body, now).await?;
+    }
+    put_instance(tx, instance, at, report).await?;
+    Ok(true)
+}
+
+/// Writes the stop of an instance that can no longer say so itself.
+async fn stopped(tx: &mut SqliteConnection, instance: InstanceUid, why: &str, now: Timestamp) -> Result<(), Error> {
+    let running: Option<Option<String>> =
+        sqlx::query_scalar("SELECT session FROM instances WHERE uid = ?1 AND phase = 'Running'")
+            .bind(instance.to_string())
+            .fetch_optional(&mut *tx)
+            .await
+            .map_err(sql("find an instance"))?;
+    if let Some(session) = running {
+        journal::append(tx, "stop", &json!({"instance": instance, "session": session, "why": why}), now).await?;
+    }
+    sqlx::query("DELETE FROM instances WHERE uid = ?1")
+        .bind(instance.to_string())
+        .execute(&mut *tx)
+        .await
+        .map(|_| ())
+        .map_err(sql("forget an instance"))
+}
+
+async fn put_instance(
+    tx: &mut SqliteConnection,
+    instance: InstanceUid,
+    at: Timestamp,
+    report: &InstanceReport,
+) -> Result<(), Error> {
+    let phase = serde_json::to_value(report.phase).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
+    sqlx::query(
+        "INSERT INTO instances (uid, at_us, phase, session, problem) VALUES (?1, ?2, ?3, ?4, ?5)
+         ON CONFLICT (uid) DO UPDATE SET at_us = excluded.at_us, phase = excluded.phase, session = excluded.session,
+           problem = excluded.problem",
+    )
+    .bind(instance.to_string())
+    .bind(at.as_microsecond())
+    .bind(phase)
+    .bind(report.session.map(|session| session.to_string()))
+    .bind(report.problem.as_ref().and_then(|problem| serde_json::to_string(problem).ok()))
+    .execute(&mut *tx)
+    .await
+    .map(|_| ())
+    .map_err(sql("record an instance's state"))
+}

@@ -1,0 +1,389 @@
+//! Roll-ups on their way from open segments to stored ones.
+//!
+//! `committed` (membership is fixed) → `built` (the directory has a CID) → `pinning` (the cluster was asked) →
+//! `stored` (as many peers as asked for have it). Each step is one transaction; asking the cluster lies between them and
+//! may be repeated.
+
+use jiff::Timestamp;
+use sqlx::SqliteConnection;
+
+use super::{Error, Reader, Writer, number, outgoing, sql, time};
+use crate::domain::{
+    control::{CONTROL_EXCHANGE, Command, Envelope, ObjectRef, Readd, StreamConfig, instance_key},
+    id::StreamId,
+    rollup::Open,
+    segment::SegmentKey,
+};
+
+/// How far a roll-up has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PinState {
+    /// Its members are fixed.
+    Committed,
+    /// Its directory has a CID.
+    Built,
+    /// The cluster was asked to pin it.
+    Pinning,
+}
+
+/// A stream with segments that belong to no roll-up.
+#[derive(Clone, Debug)]
+pub struct OpenStream {
+    /// Row.
+    pub id: i64,
+    /// How it is kept.
+    pub config: StreamConfig,
+    /// End of its newest segment.
+    pub newest: Timestamp,
+    /// Its open segments by time.
+    pub segments: Vec<Open>,
+}
+
+/// A roll-up that is not stored yet.
+#[derive(Clone, Debug)]
+pub struct Rollup {
+    /// Row.
+    pub id: i64,
+    /// How far it has come.
+    pub state: PinState,
+    /// How its stream is kept.
+    pub config: StreamConfig,
+    /// Site of its camera.
+    pub site: String,
+    /// Namespace of its group.
+    pub namespace: String,
+    /// Its storage group: that of the time its members were fixed.
+    pub group: String,
+    /// Begin of the window.
+    pub window: Timestamp,
+    /// Counts the parts of a window, from 0.
+    pub part: i64,
+    /// Begin of its first segment.
+    pub start: Timestamp,
+    /// End of its last segment.
+    pub end: Timestamp,
+    /// CID of the directory, once built.
+    pub cid: Option<String>,
+    /// Replicas asked for, once asked.
+    pub replicas: Option<u32>,
+    /// Cluster peers asked for, once asked.
+    pub allocations: Vec<String>,
+    /// When the pin was last asked for.
+    pub requested: Option<Timestamp>,
+    /// Since when it is waited for, or when `readd` was last asked for.
+    pub waiting: Option<Timestamp>,
+}
+
+/// One file of a roll-up.
+#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub struct Member {
+    /// `<session>-<rendition>-<seq>.m4s`, or `…-init.mp4`.
+    pub name: String,
+    /// CID.
+    pub cid: String,
+    /// Length.
+    pub bytes: i64,
+}
+
+#[derive(sqlx::FromRow)]
+struct RollupRow {
+    id: i64,
+    state: String,
+    config: String,
+    site: String,
+    namespace: String,
+    group_name: String,
+    window_us: i64,
+    part: i64,
+    start_us: i64,
+    end_us: i64,
+    cid: Option<String>,
+    replicas: Option<u32>,
+    allocations: Option<String>,
+    requested_us: Option<i64>,
+    waiting_us: Option<i64>,
+}
+
+impl RollupRow {
+    fn into_rollup(self) -> Result<Rollup, Error> {
+        Ok(Rollup {
+            id: self.id,
+            state: match self.state.as_str() {
+                "committed" => PinState::Committed,
+                "built" => PinState::Built,
+                "pinning" => PinState::Pinning,
+                _ => return Err(Error::Unreadable { what: "state of a roll-up" }),
+            },
+            config: config(&self.config)?,
+            site: self.site,
+            namespace: self.namespace,
+            group: self.group_name,
+            window: time(self.window_us),
+            part: self.part,
+            start: time(self.start_us),
+            end: time(self.end_us),
+            cid: self.cid,
+            replicas: self.replicas,
+            allocations: split(self.allocations.as_deref()),
+            requested: self.requested_us.map(time),
+            waiting: self.waiting_us.map(time),
+        })
+    }
+}
+
+fn split(allocations: Option<&str>) -> Vec<String> {
+    allocations.unwrap_or_default().split(',').filter(|peer| !peer.is_empty()).map(str::to_owned).collect()
+}
+
+pub(super) fn config(text: &str) -> Result<StreamConfig, Error> {
+    serde_json::from_str(text).map_err(|_| Error::Unreadable { what: "stream configuration" })
+}
+
+impl Reader {
+    /// Streams with open segments whose configuration is known: without one, nobody knows where to put them.
+    pub async fn open_streams(&self) -> Result<Vec<OpenStream>, Error> {
+        let rows: Vec<(i64, String, i64)> = sqlx::query_as(
+            "SELECT id, config, coalesce(newest_us, 0) FROM streams WHERE config IS NOT NULL
+             AND id IN (SELECT DISTINCT stream_id FROM segments WHERE rollup_id IS NULL)",
+        )
+        .fetch_all(&self.pool)
+        .await
+        .map_err(sql("find open streams"))?;
+        let mut streams = Vec::with_capacity(rows.len());
+        for (id, text, newest) in rows {
+            let segments: Vec<(i64, i64, i64)> = sqlx::query_as(
+                "SELECT id, start_us, received_us FROM segments WHERE stream_id = ?1 AND rollup_id IS NULL
+                 ORDER BY start_us",
+            )
+            .bind(id)
+            .fetch_all(&self.pool)
+            .await
+            .map_err(sql("find open segments"))?;
+            let segments = segments
+                .into_iter()
+                .map(|(row, start, received)| Open { row, start: time(start), received: time(received) })
+                .collect();
+            streams.push(OpenStream { id, config: config(&text)?, newest: time(newest), segments });
+        }
+        Ok(streams)
+    }
+
+    /// Roll-ups that are not stored yet, oldest first.
+    pub async fn unstored_rollups(&self) -> Result<Vec<Rollup>, Error> {
+        let rows: Vec<RollupRow> = sqlx::query_as(
+            "SELECT r.id, r.state, s.config, c.site, r.namespace, r.group_name, r.window_us, r.part, r.start_us, r.end_us,
+               r.cid, r.replicas, r.allocations, r.requested_us, r.waiting_us
+             FROM rollups r JOIN streams s ON s.id = r.stream_id JOIN cameras c ON c.id = s.camera_id
+             WHERE r.state <> 'stored' AND s.config IS NOT NULL ORDER BY r.id",
+        )
+        .fetch_all(&self.pool)
+        .await
+        .map_err(sql("find unstored roll-ups"))?;
+        rows.into_iter().map(RollupRow::into_rollup).collect()
+    }
+
+    /// Files of a roll-up: its segments by time and every init section they need.
+    pub async fn members(&self, rollup: i64) -> Result<Vec<Member>, Error> {
+        sqlx::query_as(
+            // A session's init section is named by its hash: two in one session are two files.
+            "SELECT name, cid, bytes FROM (
+               SELECT DISTINCT 0 AS kind, 0 AS start_us,
+                 e.uid || '-' || g.rendition || '-init-' || substr(i.sha256, 1, 16) || '.mp4' AS name, i.cid, i.bytes
+               FROM segments g JOIN sessions e ON e.id = g.session_id JOIN inits i ON i.id = g.init_id
+               WHERE g.rollup_id = ?1 AND i.cid <> ''
+               UNION ALL
+               SELECT 1, g.start_us, e.uid || '-' || g.rendition || '-' || printf('%08d', g.seq)
+                 || CASE WHEN i.cid = '' THEN '.ts' ELSE '.m4s' END, g.cid, g.bytes
+               FROM segments g JOIN sessions e ON e.id = g.session_id JOIN inits i ON i.id = g.init_id
+               WHERE g.rollup_id = ?1)
+             ORDER BY kind, start_us, name",
+        )
+        .bind(rollup)
+        .fetch_all(&self.pool)
+        .await
+        .map_err(sql("find the members of a roll-up"))
+    }
+}
+
+impl Writer {
+    /// Fixes the members of a roll-up, before anything is built. Rows that another roll-up took meanwhile stay there.
+    pub async fn commit_rollup(&self, stream: &OpenStream, window: Timestamp, rows: &[i64]) -> Result<(), Error> {
+        let mut tx = self.begin("begin a roll-up").await?;
+        let id: i64 = sqlx::query_scalar(
+            "INSERT INTO rollups (stream_id, window_us, part, state, namespace, group_name, start_us, end_us)
+             VALUES (?1, ?2, (SELECT coalesce(max(part) + 1, 0) FROM rollups WHERE stream_id = ?1 AND window_us = ?2),
+               'committed', ?3, ?4, 0, 0) RETURNING id",
+        )
+        .bind(stream.id)
+        .bind(window.as_microsecond())
+        .bind(&stream.config.pipeline.namespace)
+        .bind(&stream.config.group)
+        .fetch_one(&mut *tx)
+        .await
+        .map_err(sql("begin a roll-up"))?;
+        for row in rows {
+            sqlx::query("UPDATE segments SET rollup_id = ?2 WHERE id = ?1 AND rollup_id IS NULL")
+                .bind(row)
+                .bind(id)
+                .execute(&mut *tx)
+                .await
+                .map_err(sql("put a segment into a roll-up"))?;
+        }
+        let (start, end): (Option<i64>, Option<i64>) =
+            sqlx::query_as("SELECT min(start_us), max(end_us) FROM segments WHERE rollup_id = ?1")
+                .bind(id)
+                .fetch_one(&mut *tx)
+                .await
+                .map_err(sql("measure a roll-up"))?;
+        // All of them were removed since they were read: nothing to keep.
+        let (Some(start), Some(end)) = (start, end) else { return Ok(()) };
+        sqlx::query("UPDATE rollups SET start_us = ?2, end_us = ?3 WHERE id = ?1")
+            .bind(id)
+            .bind(start)
+            .bind(end)
+            .execute(&mut *tx)
+            .await
+            .map_err(sql("measure a roll-up"))?;
+        tx.commit().await.map_err(sql("commit a roll-up"))
+    }
+
+    /// Notes the CID of the directory. Nothing happens to a roll-up that was removed meanwhile.
+    pub async fn rollup_built(&self, id: i64, cid: &str) -> Result<(), Error> {
+        sqlx::query("UPDATE rollups SET state = 'built', cid = ?2 WHERE id = ?1 AND state = 'committed'")
+            .bind(id)
+            .bind(cid)
+            .execute(&self.pool)
+            .await
+            .map(|_| ())
+            .map_err(sql("note a roll-up's CID"))
+    }
+
+    /// Notes what the cluster was asked for. Called *before* asking: a pin that nobody knows of would never be removed.
+    pub async fn pin_requested(
+        &self,
+        id: i64,
+        replicas: u32,
+        allocations: &[String],
+        expires: Timestamp,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        sqlx::query(
+            "UPDATE rollups SET state = 'pinning', replicas = ?2, allocations = ?3, expires_us = ?4, requested_us = ?5,
+               waiting_us = coalesce(waiting_us, ?5)
+             WHERE id = ?1 AND state IN ('built', 'pinning')",
+        )
+        .bind(id)
+        .bind(replicas)
+        .bind(allocations.join(","))
+        .bind(expires.as_microsecond())
+        .bind(now.as_microsecond())
+        .execute(&self.pool)
+        .await
+        .map(|_| ())
+        .map_err(sql("note a pin request"))
+    }
+
+    /// As many peers as asked for have it: its segments are stored, and the instance is told how far.
+    pub async fn rollup_stored(&self, id: i64, now: Timestamp) -> Result<(), Error> {
+        let mut tx = self.begin("begin to note a stored roll-up").await?;
+        sqlx::query("UPDATE rollups SET state = 'stored', stored_us = ?2 WHERE id = ?1 AND state = 'pinning'")
+            .bind(id)
+            .bind(now.as_microsecond())
+            .execute(&mut *tx)
+            .await
+            .map_err(sql("note a stored roll-up"))?;
+        sqlx::query(
+            "UPDATE segments SET stored = 1
+             WHERE rollup_id = ?1 AND (SELECT state FROM rollups WHERE id = ?1) = 'stored'",
+        )
+        .bind(id)
+        .execute(&mut *tx)
+        .await
+        .map_err(sql("note stored segments"))?;
+        let tracks: Vec<(i64, String)> =
+            sqlx::query_as("SELECT DISTINCT session_id, rendition FROM segments WHERE rollup_id = ?1")
+                .bind(id)
+                .fetch_all(&mut *tx)
+                .await
+                .map_err(sql("find the tracks of a roll-up"))?;
+        for (session, rendition) in tracks {
+            outgoing::stored(&mut tx, session, &rendition, false, now).await?;
+        }
+        tx.commit().await.map_err(sql("commit a stored roll-up"))
+    }
+
+    /// The pin does not come about: asks the instance to upload the members again.
+    pub async fn rollup_readd(&self, rollup: &Rollup, now: Timestamp) -> Result<(), Error> {
+        let mut tx = self.begin("begin to ask for a re-upload").await?;
+        sqlx::query("UPDATE rollups SET waiting_us = ?2 WHERE id = ?1")
+            .bind(rollup.id)
+            .bind(now.as_microsecond())
+            .execute(&mut *tx)
+            .await
+            .map_err(sql("note a re-upload"))?;
+        let segments = keys(&mut tx, rollup).await?;
+        let message =
+            Envelope::unordered(rollup.config.instance.to_string(), Command::Readd.as_str(), now, Readd { segments });
+        outgoing::enqueue(&mut tx, CONTROL_EXCHANGE, &instance_key(rollup.config.instance, Command::Readd), &message)
+            .await?;
+        tx.commit().await.map_err(sql("commit a re-upload"))
+    }
+}
+
+async fn keys(tx: &mut SqliteConnection, rollup: &Rollup) -> Result<Vec<SegmentKey>, Error> {
+    let rows: Vec<(String, String, i64)> = sqlx::query_as(
+        "SELECT e.uid, g.rendition, g.seq FROM segments g JOIN sessions e ON e.id = g.session_id
+         WHERE g.rollup_id = ?1 ORDER BY g.start_us",
+    )
+    .bind(rollup.id)
+    .fetch_all(&mut *tx)
+    .await
+    .map_err(sql("find the members of a roll-up"))?;
+    rows.into_iter()
+        .map(|(session, rendition, seq)| {
+            let session = session.parse().map_err(|_| Error::Unreadable { what: "session" })?;
+            Ok(SegmentKey { stream: rollup.config.stream, rendition, session, seq: number(seq) })
+        })
+        .collect()
+}
+
+/// What is known of a stream's progress, for the summary.
+#[derive(Clone, Debug)]
+pub struct StreamProgress {
+    /// The stream.
+    pub stream: StreamId,
+    /// Its pipeline.
+    pub pipeline: ObjectRef,
+    /// Its camera.
+    pub camera: ObjectRef,
+    /// End of its newest segment.
+    pub catalogued_until: Option<Timestamp>,
+    /// Everything before is stored.
+    pub stored_until: Option<Timestamp>,
+}
+
+impl Reader {
+    /// Progress of every stream that is recorded.
+    pub async fn progress(&self) -> Result<Vec<StreamProgress>, Error> {
+        let rows: Vec<(String, Option<i64>, Option<i64>)> = sqlx::query_as(
+            "SELECT s.config, s.newest_us,
+               (SELECT g.start_us FROM segments g WHERE g.stream_id = s.id AND g.stored = 0 ORDER BY g.start_us LIMIT 1)
+             FROM streams s WHERE s.config IS NOT NULL AND s.deleted = 0 ORDER BY s.uid",
+        )
+        .fetch_all(&self.pool)
+        .await
+        .map_err(sql("read the progress of the streams"))?;
+        rows.into_iter()
+            .map(|(text, newest, open)| {
+                let config = config(&text)?;
+                Ok(StreamProgress {
+                    stream: config.stream,
+                    pipeline: config.pipeline,
+                    camera: config.camera,
+                    catalogued_until: newest.map(time),
+                    stored_until: newest.map(|newest| time(open.unwrap_or(newest))),
+                })
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,278 @@
+use jiff::{SignedDuration, Timestamp};
+
+use super::fixture::*;
+use super::*;
+use crate::domain::{
+    control::{Envelope, InstanceReport, Phase, Readd, Stored, StreamConfig},
+    segment::{GapReason, SegmentKey},
+};
+
+fn key(n: u128, seq: u64) -> SegmentKey {
+    segment(n, seq, 0).key
+}
+
+async fn record(fixture: &Fixture, facts: Vec<Fact>, now: i64) -> Recorded {
+    fixture.writer.record(&facts, at(now)).await.expect("records")
+}
+
+/// Takes every waiting message; the `stored` ones as (session, highest number).
+async fn told(fixture: &Fixture) -> Vec<(String, u64)> {
+    let mut told = Vec::new();
+    for message in fixture.reader.outgoing(1000).await.expect("reads") {
+        if message.key.ends_with(".stored") {
+            let stored: Envelope<Stored> = serde_json::from_str(&message.body).expect("parses");
+            told.extend(stored.data.upto.iter().map(|key| (key.session.to_string(), key.seq)));
+        }
+        fixture.writer.sent(message.id).await.expect("removes");
+    }
+    told
+}
+
+/// Closes everything that is open as one roll-up and brings it up to `pinning`.
+async fn roll_up(fixture: &Fixture, now: i64) -> i64 {
+    let streams = fixture.reader.open_streams().await.expect("reads");
+    let rows: Vec<i64> = streams[0].segments.iter().map(|open| open.row).collect();
+    fixture.writer.commit_rollup(&streams[0], streams[0].segments[0].start, &rows).await.expect("commits");
+    let id = fixture.reader.unstored_rollups().await.expect("reads").last().expect("one").id;
+    fixture.writer.rollup_built(id, &format!("cid-of-{id}")).await.expect("notes");
+    fixture.writer.pin_requested(id, 2, &["a".into(), "b".into()], at(now + 1000), at(now)).await.expect("notes");
+    id
+}
+
+#[tokio::test]
+async fn a_segment_announced_twice_is_catalogued_once() {
+    let fixture = catalogue().await;
+    record(&fixture, configured(), 0).await;
+    let twice = [segments(1, 0..3, 0), segments(1, 0..3, 0)].concat();
+    let recorded = record(&fixture, twice, 20).await;
+    assert_eq!((recorded.segments, recorded.duplicates), (3, 3));
+    assert_eq!(told(&fixture).await, []);
+}
+
+#[tokio::test]
+async fn a_segment_may_come_before_its_configuration() {
+    let fixture = catalogue().await;
+    record(&fixture, segments(1, 0..3, 0), 20).await;
+    assert!(fixture.reader.open_streams().await.expect("reads").is_empty());
+    let camera = fixture.reader.camera("demo", "camera").await.expect("reads").expect("known");
+    assert_eq!(fixture.reader.entries(&camera, "source", at(0), at(60)).await.expect("reads").len(), 3);
+    record(&fixture, configured(), 21).await;
+    assert_eq!(fixture.reader.open_streams().await.expect("reads")[0].segments.len(), 3);
+}
+
+#[tokio::test]
+async fn stored_is_said_up_to_the_first_number_that_is_not() {
+    let fixture = catalogue().await;
+    record(&fixture, configured(), 0).await;
+    record(&fixture, [segments(1, 0..3, 0), segments(1, 4..6, 0)].concat(), 30).await;
+    let id = roll_up(&fixture, 30).await;
+    fixture.writer.rollup_stored(id, at(31)).await.expect("stores");
+    assert_eq!(told(&fixture).await, [(session(1).to_string(), 2)]);
+    // The late one forms a further part; then the mark jumps over what was stored before.
+    record(&fixture, segments(1, 3..4, 0), 32).await;
+    let late = roll_up(&fixture, 33).await;
+    fixture.writer.rollup_stored(late, at(34)).await.expect("stores");
+    assert_eq!(told(&fixture).await, [(session(1).to_string(), 5)]);
+}
+
+#[tokio::test]
+async fn a_declared_loss_no_longer_holds_up_what_follows() {
+    let fixture = catalogue().await;
+    record(&fixture, configured(), 0).await;
+    record(&fixture, [segments(1, 0..1, 0), segments(1, 2..4, 0)].concat(), 30).await;
+    let id = roll_up(&fixture, 30).await;
+    fixture.writer.rollup_stored(id, at(31)).await.expect("stores");
+    assert_eq!(told(&fixture).await, [(session(1).to_string(), 0)]);
+    record(&fixture, vec![lost(1, Some(1), 4, GapReason::SegmentLost)], 32).await;
+    assert_eq!(told(&fixture).await, [(session(1).to_string(), 3)]);
+}
+
+#[tokio::test]
+async fn an_agent_that_missed_the_answer_is_told_again() {
+    let fixture = catalogue().await;
+    record(&fixture, configured(), 0).await;
+    record(&fixture, segments(1, 0..3, 0), 30).await;
+    let id = roll_up(&fixture, 30).await;
+    fixture.writer.rollup_stored(id, at(31)).await.expect("stores");
+    told(&fixture).await;
+    record(&fixture, segments(1, 1..2, 0), 400).await;
+    assert_eq!(told(&fixture).await, [(session(1).to_string(), 2)]);
+}
+
+#[tokio::test]
+async fn a_member_lost_before_it_was_pinned_lets_the_others_be_pinned_anew() {
+    let fixture = catalogue().await;
+    record(&fixture, configured(), 0).await;
+    record(&fixture, segments(1, 0..3, 0), 30).await;
+    let id = roll_up(&fixture, 30).await;
+    record(&fixture, vec![lost(1, Some(1), 4, GapReason::SegmentLost)], 200).await;
+    let graves = fixture.reader.tombstones(10).await.expect("reads");
+    assert_eq!(graves.iter().map(|grave| grave.cid.clone()).collect::<Vec<_>>(), [Some(format!("cid-of-{id}"))]);
+    let open = fixture.reader.open_streams().await.expect("reads");
+    assert_eq!(open[0].segments.len(), 2);
+    let again = roll_up(&fixture, 201).await;
+    fixture.writer.rollup_stored(again, at(202)).await.expect("stores");
+    assert_eq!(told(&fixture).await, [(session(1).to_string(), 2)]);
+    // An answer about the old directory that comes late changes nothing.
+    fixture.writer.rollup_stored(id, at(203)).await.expect("ignores");
+}
+
+#[tokio::test]
+async fn readd_names_every_member() {
+    let fixture = catalogue().await;
+    record(&fixture, configured(), 0).await;
+    record(&fixture, segments(1, 0..3, 0), 30).await;
+    roll_up(&fixture, 30).await;
+    let rollup = fixture.reader.unstored_rollups().await.expect("reads").remove(0);
+    fixture.writer.rollup_readd(&rollup, at(150)).await.expect("asks");
+    let message = fixture.reader.outgoing(10).await.expect("reads").remove(0);
+    assert_eq!(message.key, format!("inst.{}.readd", instance()));
+    let readd: Envelope<Readd> = serde_json::from_str(&message.body).expect("parses");
+    assert_eq!(readd.data.segments, [key(1, 0), key(1, 1), key(1, 2)]);
+}
+
+#[tokio::test]
+async fn a_rollup_carries_the_init_sections_its_members_need() {
+    let fixture = catalogue().await;
+    record(&fixture, configured(), 0).await;
+    record(&fixture, [segments(1, 0..2, 0), segments(2, 0..1, 20)].concat(), 30).await;
+    let id = roll_up(&fixture, 30).await;
+    let members = fixture.reader.members(id).await.expect("reads");
+    let inits = members.iter().filter(|member| member.name.contains("-init-")).count();
+    assert_eq!((members.len(), inits), (5, 2));
+    assert_eq!(members[2].name, format!("{}-source-00000000.m4s", session(1)));
+}
+
+#[tokio::test]
+async fn the_highest_revision_wins() {
+    let fixture = catalogue().await;
+    let newer = StreamConfig { replicas: 3, ..stream_config() };
+    record(&fixture, vec![Fact::Stream(5, Box::new(newer.clone()))], 0).await;
+    let recorded = record(&fixture, vec![Fact::Stream(4, Box::new(stream_config()))], 1).await;
+    assert!(recorded.streams.is_empty());
+    assert_eq!(fixture.reader.streams().await.expect("reads"), [newer]);
+}
+
+#[tokio::test]
+async fn what_retention_removes_is_unpinned_and_says_so() {
+    let fixture = catalogue().await;
+    let brief = StreamConfig { retention_seconds: 100, ..stream_config() };
+    record(&fixture, vec![Fact::Stream(1, Box::new(brief))], 0).await;
+    record(&fixture, segments(1, 0..3, 0), 30).await;
+    let id = roll_up(&fixture, 30).await;
+    fixture.writer.rollup_stored(id, at(31)).await.expect("stores");
+    assert_eq!(fixture.reader.next_expiry().await.expect("reads"), Some(at(112)));
+    assert_eq!(fixture.writer.expire(at(111)).await.expect("expires"), 0);
+    assert_eq!(fixture.writer.expire(at(112)).await.expect("expires"), 1);
+    assert_eq!(fixture.reader.segment(&key(1, 1)).await.expect("reads"), Media::Removed);
+    assert_eq!(fixture.reader.segment(&key(1, 7)).await.expect("reads"), Media::Unknown);
+    let camera = fixture.reader.camera("demo", "camera").await.expect("reads").expect("known");
+    assert_eq!(fixture.reader.removed_until(&camera).await.expect("reads"), Some(at(12)));
+    // A repetition does not bring it back.
+    record(&fixture, segments(1, 0..3, 0), 120).await;
+    assert!(fixture.reader.entries(&camera, "source", at(0), at(60)).await.expect("reads").is_empty());
+    let grave = fixture.reader.tombstones(10).await.expect("reads").remove(0);
+    fixture.writer.unpinned(grave.id, at(121)).await.expect("notes");
+    assert!(fixture.reader.tombstones(10).await.expect("reads").is_empty());
+}
+
+#[tokio::test]
+async fn a_deleted_pipeline_takes_its_footage_along_or_leaves_it() {
+    for (delete, left) in [(true, 0), (false, 3)] {
+        let fixture = catalogue().await;
+        record(&fixture, configured(), 0).await;
+        record(&fixture, segments(1, 0..3, 0), 30).await;
+        roll_up(&fixture, 30).await;
+        let ended = StreamConfig { deleted: true, delete_with_pipeline: delete, ..stream_config() };
+        record(&fixture, vec![Fact::Stream(2, Box::new(ended))], 40).await;
+        let camera = fixture.reader.camera("demo", "camera").await.expect("reads").expect("known");
+        assert_eq!(fixture.reader.entries(&camera, "source", at(0), at(60)).await.expect("reads").len(), left);
+        assert_eq!(fixture.reader.tombstones(10).await.expect("reads").len(), usize::from(delete));
+        // Its last words come late.
+        let late = record(&fixture, segments(1, 3..4, 0), 41).await;
+        assert_eq!(late.unwanted, u64::from(delete));
+    }
+}
+
+#[tokio::test]
+async fn a_recreated_camera_brings_the_footage_of_its_name_along() {
+    let fixture = catalogue().await;
+    record(&fixture, configured(), 0).await;
+    record(&fixture, segments(1, 0..3, 0), 30).await;
+    let mut reborn = camera_config();
+    reborn.camera.uid = "another-uid".into();
+    record(&fixture, vec![Fact::Camera(1, reborn)], 50).await;
+    let camera = fixture.reader.camera("demo", "camera").await.expect("reads").expect("known");
+    assert_eq!(camera.rows.len(), 2);
+    assert_eq!(fixture.reader.entries(&camera, "source", at(0), at(60)).await.expect("reads").len(), 3);
+}
+
+fn report(phase: Phase, session: Option<u128>) -> InstanceReport {
+    InstanceReport { phase, session: session.map(super::fixture::session), ..InstanceReport::default() }
+}
+
+async fn state(fixture: &Fixture, report: InstanceReport, seconds: i64) {
+    record(fixture, vec![Fact::State { instance: instance(), at: at(seconds), report: Box::new(report) }], seconds)
+        .await;
+}
+
+#[tokio::test]
+async fn every_start_and_stop_is_in_the_ledger_once() {
+    let fixture = catalogue().await;
+    state(&fixture, report(Phase::Starting, None), 1).await;
+    state(&fixture, report(Phase::Running, Some(1)), 2).await;
+    state(&fixture, report(Phase::Running, Some(1)), 3).await;
+    state(&fixture, report(Phase::Running, Some(1)), 3).await;
+    state(&fixture, report(Phase::Paused, None), 4).await;
+    // Overtaken on the way.
+    state(&fixture, report(Phase::Running, Some(1)), 3).await;
+    state(&fixture, report(Phase::Running, Some(2)), 5).await;
+    state(&fixture, report(Phase::Running, Some(3)), 6).await;
+    let kinds: Vec<_> = fixture.reader.ledger(0, 100).await.expect("reads").into_iter().map(|row| row.kind).collect();
+    assert_eq!(kinds, ["start", "stop", "start", "stop", "start"]);
+    assert_eq!(fixture.reader.verify_ledger().await.expect("reads"), (5, None));
+}
+
+#[tokio::test]
+async fn an_instance_that_was_removed_has_stopped() {
+    let fixture = catalogue().await;
+    record(&fixture, configured(), 0).await;
+    state(&fixture, report(Phase::Running, Some(1)), 2).await;
+    let ended = StreamConfig { deleted: true, ..stream_config() };
+    record(&fixture, vec![Fact::Stream(2, Box::new(ended))], 40).await;
+    assert_eq!(fixture.reader.ledger(0, 100).await.expect("reads")[1].kind, "stop");
+    assert!(fixture.reader.instances().await.expect("reads").is_empty());
+}
+
+#[tokio::test]
+async fn the_ledger_refuses_to_be_altered_and_shows_it_when_forced() {
+    let fixture = catalogue().await;
+    state(&fixture, report(Phase::Running, Some(1)), 2).await;
+    state(&fixture, report(Phase::Paused, None), 3).await;
+    let pool = &fixture.writer.pool;
+    assert!(sqlx::query("UPDATE ledger SET kind = 'x'").execute(pool).await.is_err());
+    assert!(sqlx::query("DELETE FROM ledger").execute(pool).await.is_err());
+    sqlx::query("DROP TRIGGER ledger_is_append_only_update").execute(pool).await.expect("drops");
+    sqlx::query("UPDATE ledger SET body = '{}' WHERE id = 2").execute(pool).await.expect("alters");
+    assert_eq!(fixture.reader.verify_ledger().await.expect("reads").1, Some(2));
+}
+
+#[tokio::test]
+async fn only_the_writer_can_write() {
+    let fixture = catalogue().await;
+    assert!(sqlx::query("DELETE FROM segments").execute(&fixture.reader.pool).await.is_err());
+}
+
+#[tokio::test]
+async fn a_day_is_read_quickly() {
+    let fixture = catalogue().await;
+    record(&fixture, configured(), 0).await;
+    record(&fixture, segments(1, 0..21_600, 0), 0).await;
+    let camera = fixture.reader.camera("demo", "camera").await.expect("reads").expect("known");
+    let began = std::time::Instant::now();
+    let entries = fixture.reader.entries(&camera, "source", at(0), at(86_400)).await.expect("reads");
+    assert_eq!(entries.len(), 21_600);
+    assert!(began.elapsed() < std::time::Duration::from_secs(2), "{:?}", began.elapsed());
+    let mark: Timestamp = entries.last().expect("some").end;
+    assert_eq!(mark, at(86_400) + SignedDuration::ZERO);
+}
