@@ -40,7 +40,7 @@ impl Subscriber {
         runtime().spawn({
             let heard = heard.clone();
             async move {
-                let url = format!("amqp://{user}:{password}@{address}/%2f");
+                let url = format!("amqp://{user}:{password}@{address}/dsn");
                 let connection =
                     Connection::connect(&url, ConnectionProperties::default()).await.expect("the broker answers");
                 let channel = connection.create_channel().await.expect("a channel");

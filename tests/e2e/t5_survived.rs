@@ -111,7 +111,7 @@ fn v9_a_pod_deleted_while_broker_and_operator_are_off_comes_back_and_records() {
     let recorded = Timestamp::now();
 
     kubectl(&["-n", SYSTEM, "scale", "statefulset/dsn-rabbitmq", "--replicas=1"]);
-    kubectl(&["-n", SYSTEM, "scale", "deployment/dsn-operator", "--replicas=1"]);
+    kubectl(&["-n", SYSTEM, "scale", "deployment/dsn-operator", "--replicas=2"]);
     BROKER.close();
     GATEWAY.close();
     kubectl(&["-n", SYSTEM, "rollout", "status", "statefulset/dsn-rabbitmq", "--timeout=180s"]);
