@@ -30,6 +30,7 @@ pub mod catalogue;
 pub mod cli;
 pub mod clients;
 pub mod domain;
+pub mod files;
 pub mod gateway;
 pub mod operator;
 pub mod recorder;

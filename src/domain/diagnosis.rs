@@ -35,6 +35,8 @@ pub enum Cause {
     Garbage,
     /// Connection open, no pictures.
     Hung,
+    /// The camera ended the stream.
+    Closed,
     /// Its clock jumped.
     ClockStep,
     /// ffmpeg can't write.
@@ -77,6 +79,19 @@ impl Cause {
         Self::Died(last.or(lines.last()).map(|line| short(line)).unwrap_or_default())
     }
 
+    /// Why a run ended that had pictures before. `signal`: what killed ffmpeg, if anything did.
+    pub fn of_a_run(lines: &[String], signal: Option<i32>) -> Self {
+        if let Some(signal) = signal {
+            return Self::Died(format!("killed by signal {signal}"));
+        }
+        match Self::of(lines) {
+            // It answered until now: the connection is open and nothing comes.
+            Self::NoAnswer => Self::Hung,
+            Self::Died(line) if line.is_empty() => Self::Closed,
+            cause => cause,
+        }
+    }
+
     /// Stable word for conditions and metrics.
     pub fn reason(&self) -> &'static str {
         match self {
@@ -86,6 +101,7 @@ impl Cause {
             Self::UnknownHost | Self::Refused | Self::NoAnswer => "CameraUnreachable",
             Self::Garbage => "BadStream",
             Self::Hung => "CameraHung",
+            Self::Closed => "CameraClosed",
             Self::ClockStep => "ClockStep",
             Self::DiskFull => "SpoolFull",
             Self::Died(_) => "CaptureDied",
@@ -96,7 +112,7 @@ impl Cause {
     pub fn gap(&self) -> GapReason {
         match self {
             Self::Unauthorized(_) => GapReason::Unauthorized,
-            Self::NotFound(_) | Self::Transport | Self::UnknownHost | Self::Refused | Self::NoAnswer => {
+            Self::NotFound(_) | Self::Transport | Self::UnknownHost | Self::Refused | Self::NoAnswer | Self::Closed => {
                 GapReason::CameraUnreachable
             }
             Self::Hung => GapReason::CameraHung,
@@ -138,6 +154,7 @@ impl Cause {
                            this stays"
                     .to_owned()
             }
+            Self::Closed => "the camera ended the stream: reconnecting".to_owned(),
             Self::ClockStep => "the camera's clock jumped by more than 10 s: a new session was begun; check its NTP \
                                 settings"
                 .to_owned(),
@@ -210,6 +227,14 @@ mod tests {
         );
         let none = Declared::default();
         assert!(Cause::Unauthorized(401).problem(&none).message.contains("credentialsSecretRef"));
+    }
+
+    #[test]
+    fn a_run_that_had_pictures_ends_for_other_reasons() {
+        let timeout = ["[error] rtsp://h/x: Connection timed out".to_owned()];
+        assert_eq!(Cause::of_a_run(&timeout, None), Cause::Hung);
+        assert_eq!(Cause::of_a_run(&[], None), Cause::Closed);
+        assert_eq!(Cause::of_a_run(&[], Some(9)).gap(), GapReason::CaptureDied);
     }
 
     #[test]

@@ -1,0 +1,122 @@
+//! How processes of a pod exchange files: replaced whole by rename, with inotify as a hint and a rescan as the truth.
+//!
+//! Not here: what stands in them ([`crate::domain::spool`]), or reading what a hostile process wrote (the agent's
+//! spool does that with its own care).
+
+use std::{
+    ffi::OsString,
+    fs::{self, File},
+    io::{self, Write},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use notify::{Config, Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::sync::Notify;
+
+/// Replaces a file in one step: a reader sees the old content or the new, never a part.
+///
+/// `durable`: content and name survive a power cut once this returns.
+pub fn replace(path: &Path, content: &[u8], durable: bool) -> io::Result<()> {
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "a file needs a folder and a name"));
+    };
+    let mut temporary = OsString::from(".");
+    temporary.push(name);
+    temporary.push(format!(".{}", std::process::id()));
+    let temporary = folder.join(temporary);
+    let written = (|| {
+        let mut file = File::create(&temporary)?;
+        file.write_all(content)?;
+        if durable {
+            file.sync_all()?;
+        }
+        fs::rename(&temporary, path)
+    })();
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    written?;
+    if durable { sync_folder(folder) } else { Ok(()) }
+}
+
+/// Makes the names in a folder survive a power cut.
+pub fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+/// Wakes up when something in watched folders may have changed, and at least once per interval.
+///
+/// inotify loses events on overflow and does not exist for folders that are not there yet: whoever is woken looks at
+/// everything.
+pub struct Hints {
+    watcher: RecommendedWatcher,
+    woken: Arc<Notify>,
+    missing: Vec<(PathBuf, RecursiveMode)>,
+    interval: Duration,
+}
+
+impl Hints {
+    /// `relevant` decides by path which changes matter; it must not let through what the woken one writes itself.
+    pub fn new(interval: Duration, relevant: impl Fn(&Path) -> bool + Send + 'static) -> notify::Result<Self> {
+        let woken = Arc::new(Notify::new());
+        let wake = woken.clone();
+        let handler = move |event: notify::Result<Event>| match event {
+            Ok(event) if matches!(event.kind, EventKind::Access(_)) => {}
+            Ok(event) if !event.need_rescan() && !event.paths.iter().any(|path| relevant(path)) => {}
+            _ => wake.notify_one(),
+        };
+        // A hostile folder may hold links to anywhere.
+        let watcher = RecommendedWatcher::new(handler, Config::default().with_follow_symlinks(false))?;
+        Ok(Self { watcher, woken, missing: Vec::new(), interval })
+    }
+
+    /// Adds a folder; one that does not exist is tried again at each interval.
+    #[must_use]
+    pub fn folder(mut self, folder: &Path, recursive: bool) -> Self {
+        let mode = if recursive { RecursiveMode::Recursive } else { RecursiveMode::NonRecursive };
+        self.missing.push((folder.to_owned(), mode));
+        self.watch_missing();
+        self
+    }
+
+    fn watch_missing(&mut self) {
+        let watcher = &mut self.watcher;
+        self.missing.retain(|(folder, mode)| watcher.watch(folder, *mode).is_err());
+    }
+
+    /// Waits for a hint or for the interval to pass.
+    pub async fn wait(&mut self) {
+        if tokio::time::timeout(self.interval, self.woken.notified()).await.is_err() {
+            self.watch_missing();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replaced_file_leaves_nothing_beside_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("a.json");
+        replace(&path, b"one", true).expect("writes");
+        replace(&path, b"two", false).expect("writes");
+        assert_eq!(fs::read(&path).expect("reads"), b"two");
+        assert_eq!(fs::read_dir(folder.path()).expect("lists").count(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_change_wakes_long_before_the_interval_and_an_irrelevant_one_does_not() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut hints = Hints::new(Duration::from_secs(60), |path| path.extension().is_some_and(|e| e == "json"))
+            .expect("inotify")
+            .folder(folder.path(), true);
+        fs::write(folder.path().join("a.tmp"), "x").expect("writes");
+        assert!(tokio::time::timeout(Duration::from_millis(200), hints.wait()).await.is_err());
+        replace(&folder.path().join("a.json"), b"x", false).expect("writes");
+        tokio::time::timeout(Duration::from_secs(5), hints.wait()).await.expect("woken");
+    }
+}

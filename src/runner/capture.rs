@@ -1,0 +1,338 @@
+//! One capture run: probe (cached), a new session, ffmpeg until it ends or must end.
+//!
+//! Output is watched, not the socket: `-progress` tells the media time written each second, and goes silent when the
+//! camera does. Not here: what comes after a run (the supervisor).
+
+use std::{
+    collections::VecDeque,
+    os::unix::process::ExitStatusExt,
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use tokio::{process::Child, sync::watch};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Args,
+    child::{self, Lines},
+    probe,
+    report::Reporter,
+    session::Session,
+    told::{Order, Told, Wanted},
+};
+use crate::domain::{
+    capture::{self, CaptureSpec, Probe, Progress, ProgressReader},
+    clock::StepWatch,
+    control::{Phase, Problem},
+    diagnosis::Cause,
+    segment::GapReason,
+};
+
+/// No new media time for this long = the camera hangs (noticed within 8 s, row B4).
+const HUNG: Duration = Duration::from_secs(6);
+/// Until the first picture: 5 s for the socket, 5 s of analysis, a long GOP.
+const FIRST_PICTURE: Duration = Duration::from_secs(20);
+/// Complaints older than this have nothing to do with the end.
+const RECENT: Duration = Duration::from_secs(10);
+/// Complaints kept.
+const KEPT_LINES: usize = 30;
+/// Complaints of one run that reach the log at its usual level; a damaged stream yields thousands.
+const LOGGED_LINES: u32 = 20;
+
+/// How a run ended.
+pub enum Ended {
+    /// As told: something else is wanted now, or shutdown.
+    Told,
+    /// By itself, or because it had to be stopped.
+    Failed {
+        /// Did the camera refuse the login?
+        refused_login: bool,
+        /// Had there been pictures?
+        captured: bool,
+    },
+}
+
+/// Why ffmpeg is no longer running.
+enum Stop {
+    Told(GapReason, String),
+    Failed(Cause),
+}
+
+/// Runs captures, one after the other.
+pub struct Capture<'a> {
+    args: &'a Args,
+    reporter: &'a Reporter,
+    known: Option<(Order, Probe)>,
+}
+
+impl<'a> Capture<'a> {
+    /// Nothing is probed yet.
+    pub fn new(args: &'a Args, reporter: &'a Reporter) -> Self {
+        Self { args, reporter, known: None }
+    }
+
+    /// Captures until the run ends.
+    pub async fn run(
+        &mut self,
+        order: &Order,
+        told: &mut watch::Receiver<Told>,
+        shutdown: &CancellationToken,
+    ) -> Ended {
+        self.reporter.update(|report| {
+            report.session = None;
+            // A camera that fails goes on failing until there is a picture.
+            if report.phase != Phase::Failing {
+                report.phase = Phase::Starting;
+            }
+        });
+        let reporter = self.reporter;
+        let probe = tokio::select! {
+            probe = self.probe(order) => probe,
+            () = until_other_order(order, told, reporter) => return Ended::Told,
+            () = shutdown.cancelled() => return Ended::Told,
+        };
+        let probe = match probe {
+            Ok(probe) => probe,
+            Err(probe::Failed { problem, refused_login }) => {
+                self.fail(problem);
+                return Ended::Failed { refused_login, captured: false };
+            }
+        };
+        let revision = told.borrow().revision;
+        let begun = Session::begin(&self.args.spool, revision, order.segment_seconds, &probe.info)
+            .and_then(|session| Ok((self.start(order, &probe, &session)?, session)));
+        let (mut child, session) = match begun {
+            Ok(begun) => begun,
+            Err(error) => {
+                self.fail(Problem {
+                    reason: "CaptureFailed".to_owned(),
+                    message: format!("failed to start ffmpeg on the spool: {error}"),
+                });
+                return Ended::Failed { refused_login: false, captured: false };
+            }
+        };
+        tracing::info!(session = %session.id(), video = %probe.info, "capturing {}", order.address);
+        let mut watching = Watching::new(&mut child, session.id(), probe);
+        let stop = watching.until_stop(order, told, self.reporter, &mut child, shutdown).await;
+        // Whatever the reason, the process is reaped and its last segment finished before anything else starts.
+        if let Err(error) = child::stop(&mut child).await {
+            tracing::warn!("failed to stop ffmpeg: {error}");
+        }
+        let captured = watching.media_us.is_some();
+        let (ended, reason, detail) = match stop {
+            Stop::Told(reason, detail) => (Ended::Told, reason, detail),
+            Stop::Failed(cause) => {
+                let problem = cause.problem(&order.declared());
+                let (reason, detail) = (cause.gap(), problem.message.clone());
+                self.fail(problem);
+                if !captured {
+                    // Perhaps it sends something else than it used to: ask again.
+                    self.known = None;
+                }
+                (Ended::Failed { refused_login: cause.is_refused_login(), captured }, reason, detail)
+            }
+        };
+        tracing::info!(session = %session.id(), "capture ended: {detail}");
+        if let Err(error) = session.end(reason, detail) {
+            tracing::warn!("failed to close the session: {error}");
+        }
+        self.reporter.update(|report| report.session = None);
+        ended
+    }
+
+    async fn probe(&mut self, order: &Order) -> Result<Probe, probe::Failed> {
+        if let Some((_, probe)) = self.known.as_ref().filter(|(of, _)| {
+            // Segment length is no matter of the camera.
+            (&of.address, of.transport, &of.credentials) == (&order.address, order.transport, &order.credentials)
+        }) {
+            return Ok(probe.clone());
+        }
+        let probe = probe::probe(&self.args.ffprobe, order).await?;
+        self.known = Some((order.clone(), probe.clone()));
+        Ok(probe)
+    }
+
+    fn start(&self, order: &Order, probe: &Probe, session: &Session) -> std::io::Result<Child> {
+        let url = order.address.with(order.credentials.as_ref()).map_err(std::io::Error::other)?;
+        let spec = CaptureSpec {
+            address: order.address.clone(),
+            transport: order.transport,
+            segment_seconds: order.segment_seconds,
+            codec: probe.codec,
+            audio: probe.info.audio.is_some(),
+            folder: session.rendition().to_string_lossy().into_owned(),
+        };
+        self.reporter.update(|report| report.starts += 1);
+        child::spawn(&self.args.ffmpeg, &capture::arguments(&spec, &url))
+    }
+
+    fn fail(&self, problem: Problem) {
+        tracing::warn!(reason = problem.reason, "{}", problem.message);
+        self.reporter.update(|report| {
+            report.phase = Phase::Failing;
+            report.session = None;
+            report.problem = Some(problem);
+        });
+    }
+}
+
+/// Resolves when something else is wanted than this order; follows the revision meanwhile.
+async fn until_other_order(order: &Order, told: &mut watch::Receiver<Told>, reporter: &Reporter) {
+    while told.changed().await.is_ok() {
+        let now = told.borrow_and_update().clone();
+        if !keeps_running(&now, order) {
+            // The supervisor looks at it again.
+            told.mark_changed();
+            return;
+        }
+        reporter.update(|report| report.revision = now.revision);
+    }
+}
+
+/// A Secret that vanishes is no reason to stop a capture that still works.
+fn keeps_running(now: &Told, order: &Order) -> bool {
+    now.orders(order) || matches!(&now.wanted, Wanted::Impossible(problem) if problem.reason == "SecretMissing")
+}
+
+/// What is seen of a running ffmpeg.
+struct Watching {
+    session: crate::domain::id::SessionId,
+    probe: Probe,
+    stdout: Lines<tokio::process::ChildStdout>,
+    stderr: Lines<tokio::process::ChildStderr>,
+    progress: ProgressReader,
+    complaints: VecDeque<(Instant, String)>,
+    logged: u32,
+    begun: Instant,
+    steps: StepWatch,
+    /// Media time written; none before the first picture.
+    media_us: Option<i64>,
+}
+
+impl Watching {
+    fn new(child: &mut Child, session: crate::domain::id::SessionId, probe: Probe) -> Self {
+        Self {
+            session,
+            probe,
+            stdout: Lines::new(child.stdout.take()),
+            stderr: Lines::new(child.stderr.take()),
+            progress: ProgressReader::default(),
+            complaints: VecDeque::new(),
+            logged: 0,
+            begun: Instant::now(),
+            steps: StepWatch::default(),
+            media_us: None,
+        }
+    }
+
+    /// Watches until ffmpeg has ended or must be stopped.
+    async fn until_stop(
+        &mut self,
+        order: &Order,
+        told: &mut watch::Receiver<Told>,
+        reporter: &Reporter,
+        child: &mut Child,
+        shutdown: &CancellationToken,
+    ) -> Stop {
+        let mut deadline = tokio::time::Instant::now() + FIRST_PICTURE;
+        let (mut out, mut err) = (true, true);
+        loop {
+            tokio::select! {
+                // Complaints first, so that the last one is known when the end is.
+                biased;
+                line = self.stderr.next(), if err => match line {
+                    Some(line) => self.complain(order.redact(&line)),
+                    None => err = false,
+                },
+                line = self.stdout.next(), if out => match line {
+                    Some(line) => if let Some(progress) = self.progress.line(&line) {
+                        match self.advance(progress, reporter) {
+                            Some(Advance::Moved) => deadline = tokio::time::Instant::now() + HUNG,
+                            Some(Advance::Jumped) => return Stop::Failed(Cause::ClockStep),
+                            None => {}
+                        }
+                    },
+                    None => out = false,
+                },
+                status = child.wait() => {
+                    self.last_words(order).await;
+                    return Stop::Failed(self.cause(status.ok().and_then(|s| s.signal())));
+                }
+                () = until_other_order(order, told, reporter) => {
+                    let (reason, detail) = match told.borrow().wanted {
+                        Wanted::Paused | Wanted::Draining | Wanted::Nothing => (GapReason::Paused, "paused as told"),
+                        _ => (GapReason::Reconfigured, "restarted with other settings"),
+                    };
+                    return Stop::Told(reason, detail.to_owned());
+                }
+                () = shutdown.cancelled() => {
+                    return Stop::Told(GapReason::InstanceLost, "the capture pod was stopped".to_owned());
+                }
+                () = tokio::time::sleep_until(deadline) => {
+                    return Stop::Failed(if self.media_us.is_some() { Cause::Hung } else { self.cause_before_pictures() });
+                }
+            }
+        }
+    }
+
+    /// What still stands in the pipe when the process is gone.
+    async fn last_words(&mut self, order: &Order) {
+        let reading = async {
+            while let Some(line) = self.stderr.next().await {
+                self.complain(order.redact(&line));
+            }
+        };
+        let _ = tokio::time::timeout(Duration::from_millis(200), reading).await;
+    }
+
+    fn complain(&mut self, line: String) {
+        self.logged = self.logged.saturating_add(1);
+        if self.logged <= LOGGED_LINES {
+            tracing::warn!("ffmpeg: {line}");
+        } else {
+            tracing::debug!("ffmpeg: {line}");
+        }
+        if self.complaints.len() == KEPT_LINES {
+            self.complaints.pop_front();
+        }
+        self.complaints.push_back((Instant::now(), line));
+    }
+
+    fn advance(&mut self, progress: Progress, reporter: &Reporter) -> Option<Advance> {
+        let media_us = progress.out_time_us.filter(|now| self.media_us.is_none_or(|before| *now > before))?;
+        self.media_us = Some(media_us);
+        reporter.update(|report| {
+            report.phase = Phase::Running;
+            report.session = Some(self.session);
+            report.problem = None;
+            report.video = Some(self.probe.info.clone());
+            report.frames = progress.frames;
+            report.out_time_us = media_us;
+        });
+        let monotonic_us = i64::try_from(self.begun.elapsed().as_micros()).unwrap_or(i64::MAX);
+        let jumped = self.steps.jumped(monotonic_us, media_us, Timestamp::now().as_microsecond());
+        Some(if jumped { Advance::Jumped } else { Advance::Moved })
+    }
+
+    /// Why ffmpeg ended by itself.
+    fn cause(&self, signal: Option<i32>) -> Cause {
+        if self.media_us.is_some() { Cause::of_a_run(&self.recent(), signal) } else { Cause::of(&self.recent()) }
+    }
+
+    fn cause_before_pictures(&self) -> Cause {
+        match Cause::of(&self.recent()) {
+            Cause::Died(_) => Cause::Hung,
+            cause => cause,
+        }
+    }
+
+    fn recent(&self) -> Vec<String> {
+        self.complaints.iter().filter(|(at, _)| at.elapsed() < RECENT).map(|(_, line)| line.clone()).collect()
+    }
+}
+
+enum Advance {
+    Moved,
+    Jumped,
+}

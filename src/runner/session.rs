@@ -1,0 +1,114 @@
+//! The folder of a capture run: made before ffmpeg starts, told the end when it has ended (row V8: never reused).
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use jiff::Timestamp;
+
+use crate::{
+    domain::{
+        control::VideoInfo,
+        id::SessionId,
+        segment::{GapReason, SOURCE},
+        spool::{self, SessionEnd, SessionFile},
+    },
+    files,
+};
+
+/// An open session.
+pub struct Session {
+    folder: PathBuf,
+    file: SessionFile,
+}
+
+impl Session {
+    /// Makes the folder of a new session.
+    pub fn begin(spool: &Path, revision: u64, segment_seconds: u32, video: &VideoInfo) -> io::Result<Self> {
+        let session = SessionId::new();
+        let folder = spool.join(session.to_string());
+        fs::create_dir(&folder)?;
+        fs::create_dir(folder.join(SOURCE))?;
+        files::sync_folder(spool)?;
+        let file = SessionFile {
+            session,
+            revision,
+            started: Timestamp::now(),
+            segment_seconds,
+            video: Some(video.clone()),
+            ended: None,
+        };
+        let open = Self { folder, file };
+        open.write()?;
+        Ok(open)
+    }
+
+    /// Its identity.
+    pub fn id(&self) -> SessionId {
+        self.file.session
+    }
+
+    /// Where ffmpeg writes.
+    pub fn rendition(&self) -> PathBuf {
+        self.folder.join(SOURCE)
+    }
+
+    /// Says why it ended. A session without a single segment never was: its folder goes.
+    pub fn end(mut self, reason: GapReason, detail: String) -> io::Result<()> {
+        self.file.ended = Some(SessionEnd { at: Timestamp::now(), reason, detail });
+        self.close()
+    }
+
+    fn close(&self) -> io::Result<()> {
+        if !sweep(&self.rendition())? {
+            return fs::remove_dir_all(&self.folder);
+        }
+        self.write()
+    }
+
+    fn write(&self) -> io::Result<()> {
+        files::replace(&self.folder.join(spool::SESSION_FILE), &serde_json::to_vec(&self.file)?, true)
+    }
+}
+
+/// Removes what ffmpeg left half-written; is there a whole segment?
+fn sweep(rendition: &Path) -> io::Result<bool> {
+    let mut whole = false;
+    for entry in fs::read_dir(rendition)?.flatten() {
+        match entry.file_name().to_str() {
+            Some(name) if spool::segment_seq(name).is_some() => whole = true,
+            Some(name) if name.ends_with(".tmp") => {
+                let _ = fs::remove_file(entry.path());
+            }
+            _ => {}
+        }
+    }
+    Ok(whole)
+}
+
+/// Ends the sessions that a runner before us could not end: it was killed, or its node died.
+pub fn close_left_open(spool: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(spool)?.flatten() {
+        let Some(session) = entry.file_name().to_str().and_then(spool::session_of) else { continue };
+        let folder = entry.path();
+        let file = fs::read(folder.join(spool::SESSION_FILE)).ok().and_then(|text| serde_json::from_slice(&text).ok());
+        let file = match file {
+            Some(SessionFile { ended: Some(_), .. }) => continue,
+            Some(file) => file,
+            None => SessionFile {
+                session,
+                revision: 0,
+                started: Timestamp::now(),
+                segment_seconds: 1,
+                video: None,
+                ended: None,
+            },
+        };
+        let open = Session { folder: folder.clone(), file };
+        if let Err(error) = open.end(GapReason::InstanceLost, "the runner was restarted".to_owned()) {
+            tracing::warn!("failed to close the session {}: {error}", folder.display());
+        }
+    }
+    Ok(())
+}
