@@ -302,8 +302,8 @@ fn fixed() -> Vec<(&'static str, String, String, &'static str)> {
     ]
 }
 
-#[test]
-fn a_bad_manifest_is_refused_with_what_to_write_instead() {
+/// An API server that knows the three kinds.
+fn with_definitions() -> ApiServer {
     let api = ApiServer::start();
     let applied = api.kubectl(&["apply", "--server-side", "-f", "crds/"], "");
     // A rule above the cost budget, a type error or an unknown format shows here, as an error or as a warning.
@@ -311,7 +311,37 @@ fn a_bad_manifest_is_refused_with_what_to_write_instead() {
     assert_eq!(stderr(&applied), "", "the API server warns about a definition");
     let waited = api.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "-f", "crds/"], "");
     assert!(waited.status.success(), "{}", stderr(&waited));
+    api
+}
 
+/// What a newcomer applies passes strict validation and raises no warning, Pod Security's among them; neither does what
+/// Helm applies.
+#[test]
+fn samples_and_chart_are_accepted_without_a_warning() {
+    let api = with_definitions();
+    let clean = |what: &str, output: &std::process::Output| {
+        assert!(output.status.success(), "{what}: {}", stderr(output));
+        assert_eq!(stderr(output), "", "{what}");
+    };
+    clean("manifests/", &api.kubectl(&["apply", "-R", "-f", "manifests/"], ""));
+    let again = api.kubectl(&["apply", "-R", "-f", "manifests/"], "");
+    // kubectl calls a Secret with stringData configured each time.
+    let settled = |line: &str| line.ends_with("unchanged") || line.starts_with("secret/");
+    assert!(stdout(&again).lines().all(settled), "{}", stdout(&again));
+
+    let namespace = "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: dsn-system\n  labels: {pod-security.kubernetes.io/warn: restricted}\n";
+    clean("the namespace", &api.kubectl(&["apply", "-f", "-"], namespace));
+    for values in ["charts/dsn/values.yaml", "hack/local-values.yaml"] {
+        let rendered = tools::run("helm", &["template", "dsn", "charts/dsn", "-n", "dsn-system", "-f", values]);
+        assert!(rendered.status.success(), "{}", stderr(&rendered));
+        let arguments = ["apply", "--server-side", "--force-conflicts", "--dry-run=server", "-f", "-"];
+        clean(values, &api.kubectl(&arguments, &stdout(&rendered)));
+    }
+}
+
+#[test]
+fn a_bad_manifest_is_refused_with_what_to_write_instead() {
+    let api = with_definitions();
     let mut wrong = Vec::new();
     for (what, manifest, sentence) in refused() {
         let answer = api.kubectl(&["apply", "-f", "-"], &manifest);
