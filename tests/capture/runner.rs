@@ -1,0 +1,188 @@
+//! The runner: sessions, stops, hangs, logins (rows V1, V8, B4).
+
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+use dsn::domain::{
+    control::{Activity, Phase},
+    fmp4,
+    segment::GapReason,
+};
+use rustix::process::Signal;
+
+use crate::{
+    camera::{Camera, Clip, PASSWORD, USERNAME},
+    capture_pod::{CapturePod, files_below, is_alive, signal},
+    wait::eventually,
+};
+
+/// Probing, a first picture and a first segment on two busy cores.
+const START: Duration = Duration::from_secs(30);
+
+#[test]
+fn v8_a_killed_ffmpeg_begins_a_new_session_within_5_s_and_overwrites_nothing() {
+    let camera = Camera::start(Clip::H264WithSound);
+    let mut pod = CapturePod::new(&camera.url());
+    pod.start_runner();
+    let first = pod.await_segments(2, START);
+    let report = pod.await_phase(Phase::Running, START);
+    assert_eq!((report.session, report.starts, report.problem), (Some(first), 1, None));
+    assert_eq!(report.video.expect("probed").to_string(), "h264 320x180 10fps aac");
+
+    let before = pod.segments(first);
+    let killed = Instant::now();
+    signal(pod.ffmpeg().expect("ffmpeg runs"), Signal::KILL);
+    let report = pod.await_report("pictures again", Duration::from_secs(5), |report| {
+        report.phase == Phase::Running && report.session.is_some_and(|session| session != first)
+    });
+    eprintln!("pictures again after {:?}", killed.elapsed());
+    assert_eq!((report.starts, report.problem), (2, None));
+
+    let second = pod.await_segments(1, START);
+    assert!(second > first, "sessions sort by time");
+    for (seq, content) in before {
+        assert_eq!(pod.segments(first).get(&seq), Some(&content), "segment {seq} of the old session");
+    }
+    let end = pod.session_file(first).and_then(|file| file.ended).expect("the old session says how it ended");
+    assert_eq!(end.reason, GapReason::CaptureDied, "{end:?}");
+    assert_eq!(pod.session_file(second).and_then(|file| file.ended), None);
+}
+
+#[test]
+fn b4_a_camera_that_hangs_is_noticed_within_8_s_and_recorded_5_s_after_its_return() {
+    let camera = Camera::start(Clip::H264WithSound);
+    let mut pod = CapturePod::new(&camera.url());
+    pod.start_runner();
+    let first = pod.await_segments(1, START);
+    pod.await_phase(Phase::Running, START);
+
+    camera.hang();
+    let report = pod.await_phase(Phase::Failing, Duration::from_secs(8));
+    assert_eq!(report.problem.expect("a problem").reason, "CameraHung");
+    camera.go_on();
+    pod.await_phase(Phase::Running, Duration::from_secs(5));
+    let end = eventually("the end of the first session", START, || pod.context(), || pod.session_file(first)?.ended);
+    assert_eq!(end.reason, GapReason::CameraHung);
+}
+
+#[test]
+fn a_wrong_password_is_named_and_never_shown_and_the_right_one_is_taken_up() {
+    const WRONG: &str = "wr0ng&secret";
+    let camera = Camera::start(Clip::H264WithSound);
+    let mut pod = CapturePod::new(&camera.url());
+    fs::remove_file(pod.path("credentials/password")).expect("removed");
+    pod.start_runner();
+    let report = pod.await_phase(Phase::Failing, START);
+    assert_eq!(report.problem.expect("a problem").reason, "SecretMissing");
+
+    pod.login(USERNAME, WRONG);
+    let report = pod.await_report("the refused login", START, |report| {
+        report.problem.as_ref().is_some_and(|problem| problem.reason == "Unauthorized")
+    });
+    let message = report.problem.expect("a problem").message;
+    assert_eq!(message, r#"RTSP 401: check Secret "lobby-login", keys username and password"#);
+
+    pod.login(USERNAME, PASSWORD);
+    pod.await_phase(Phase::Running, START);
+    pod.await_segments(1, START);
+    pod.stop_runner();
+
+    let written: Vec<_> =
+        [files_below(&pod.path("spool")), vec![pod.path("runner.log")]].concat().into_iter().collect();
+    assert!(written.len() > 3);
+    for file in written {
+        let content = String::from_utf8_lossy(&fs::read(&file).expect("reads")).into_owned();
+        for secret in [PASSWORD, "p%40ss%2BwOrd%237", WRONG, "wr0ng%26secret"] {
+            assert!(!content.contains(secret), "{} shows a password", file.display());
+        }
+    }
+}
+
+#[test]
+fn pause_stops_ffmpeg_and_an_edit_restarts_only_ffmpeg() {
+    let camera = Camera::start(Clip::H264WithSound);
+    let mut pod = CapturePod::new(&camera.url());
+    pod.start_runner();
+    let first = pod.await_segments(1, START);
+    let runner = pod.runner_pid();
+    let ffmpeg = pod.ffmpeg().expect("ffmpeg runs");
+
+    pod.assign(|assignment| assignment.activity = Activity::Paused);
+    let report = pod.await_phase(Phase::Paused, Duration::from_secs(7));
+    assert_eq!((report.revision, report.session, report.problem), (2, None, None));
+    assert!(!is_alive(ffmpeg), "ffmpeg ended before Paused was said");
+    assert_eq!(pod.session_file(first).and_then(|f| f.ended).map(|end| end.reason), Some(GapReason::Paused));
+
+    pod.assign(|assignment| assignment.activity = Activity::Running);
+    pod.await_phase(Phase::Running, Duration::from_secs(5));
+    let second = *pod.sessions().last().expect("a session");
+    assert_ne!(first, second);
+
+    pod.assign(|assignment| assignment.segment_seconds = 3);
+    let report = pod.await_report("the edit in effect", Duration::from_secs(12), |report| {
+        report.phase == Phase::Running && report.session.is_some_and(|session| session > second)
+    });
+    assert_eq!(report.revision, 4);
+    let third = report.session.expect("a session");
+    assert_eq!(pod.session_file(third).map(|file| file.segment_seconds), Some(3));
+    let end = pod.session_file(second).and_then(|file| file.ended).map(|end| end.reason);
+    assert!(matches!(end, Some(GapReason::Reconfigured) | None), "{end:?}");
+    assert_eq!(pod.runner_pid(), runner);
+    assert!(is_alive(runner));
+
+    // A revision that changes nothing for ffmpeg leaves it alone.
+    let ffmpeg = pod.ffmpeg();
+    pod.assign(|assignment| assignment.site = "elsewhere".into());
+    pod.await_report("the revision", Duration::from_secs(5), |report| report.revision == 5);
+    assert_eq!(pod.ffmpeg(), ffmpeg);
+}
+
+#[test]
+fn v1_h265_without_sound_is_recorded_for_browsers_and_term_finishes_the_last_segment() {
+    let camera = Camera::start(Clip::H265Silent);
+    let mut pod = CapturePod::new(&camera.url());
+    pod.start_runner();
+    let session = pod.await_segments(1, START);
+    pod.await_report("one second more", START, |report| report.phase == Phase::Running);
+    let ffmpeg = pod.ffmpeg().expect("ffmpeg runs");
+    let took = pod.stop_runner();
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    assert!(!is_alive(ffmpeg));
+
+    let init = fs::read(pod.rendition(session).join("init.mp4")).expect("an init section");
+    let init = fmp4::parse_init(&init).expect("well-formed");
+    assert!(init.codecs().starts_with("hvc1.") && !init.codecs().contains("mp4a"), "{}", init.codecs());
+    for (seq, content) in pod.segments(session) {
+        let mut scanner = fmp4::Scanner::new(&init).expect("a picture");
+        scanner.push(&content);
+        let media = scanner.finish().unwrap_or_else(|why| panic!("segment {seq}: {why}"));
+        assert!(media.starts_with_keyframe && media.frames > 0, "{media:?}");
+    }
+    let left: Vec<_> = files_below(&pod.rendition(session));
+    assert!(!left.iter().any(|file| file.extension().is_some_and(|e| e == "tmp")), "{left:?}");
+    let end = pod.session_file(session).and_then(|file| file.ended).expect("an end");
+    assert_eq!(end.reason, GapReason::InstanceLost);
+}
+
+#[test]
+fn a_killed_runner_takes_ffmpeg_with_it_and_its_successor_closes_the_session() {
+    let camera = Camera::start(Clip::H264WithSound);
+    let mut pod = CapturePod::new(&camera.url());
+    pod.start_runner();
+    let first = pod.await_segments(1, START);
+    let ffmpeg = pod.ffmpeg().expect("ffmpeg runs");
+    pod.kill_runner();
+    eventually("ffmpeg is gone", Duration::from_secs(3), || pod.context(), || (!is_alive(ffmpeg)).then_some(()));
+    pod.start_runner();
+    let second = eventually(
+        "a new session",
+        START,
+        || pod.context(),
+        || pod.report().session.filter(|session| *session > first),
+    );
+    assert_ne!(first, second);
+    let end = pod.session_file(first).and_then(|file| file.ended).expect("an end");
+    assert_eq!(end.reason, GapReason::InstanceLost);
+}
