@@ -89,7 +89,8 @@ spec:
         - name: provisioner
           image: localhost/dsn/local-path-provisioner:dev
           imagePullPolicy: IfNotPresent
-          args: [start, --config, /etc/config/config.json]
+          # The service account also of the helper pods; the default is a name that does not exist here.
+          args: [start, --config, /etc/config/config.json, --service-account-name, local-path-provisioner]
           env: [{name: POD_NAMESPACE, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}]
           volumeMounts: [{name: config, mountPath: /etc/config/}]
       volumes: [{name: config, configMap: {name: local-path-config}}]
