@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::{Fact, Reader, Writer};
 use crate::domain::{
+    cid::FileHasher,
     control::{CameraConfig, ObjectRef, StreamConfig},
     id::{InstanceUid, SessionId, StreamId},
     segment::{Blob, Gap, GapReason, Segment, SegmentKey},
@@ -75,9 +76,10 @@ pub fn bytes_of(n: u128, seq: u64) -> Vec<u8> {
 }
 
 pub fn blob(bytes: &[u8]) -> Blob {
-    use sha2::{Digest, Sha256};
-    let sha256 = data_encoding::HEXLOWER.encode(&Sha256::digest(bytes));
-    Blob { cid: format!("cid-{}", &sha256[..16]), sha256, bytes: bytes.len() as u64 }
+    let mut hasher = FileHasher::default();
+    hasher.update(bytes);
+    let digest = hasher.finish();
+    Blob { cid: digest.cid.to_string(), sha256: digest.sha256, bytes: digest.bytes }
 }
 
 /// Segment `seq` of session `n`: four seconds that begin `seq` times four after `begin`.
@@ -118,4 +120,22 @@ pub fn lost(n: u128, seq: Option<u64>, from: i64, reason: GapReason) -> Fact {
         reason,
         detail: String::new(),
     })
+}
+
+/// Makes every pin request older.
+pub async fn age_pins(writer: &Writer, seconds: i64) {
+    sqlx::query("UPDATE rollups SET requested_us = requested_us - ?1, waiting_us = waiting_us - ?1")
+        .bind(seconds * 1_000_000)
+        .execute(&writer.pool)
+        .await
+        .expect("ages");
+}
+
+/// Makes every question to unpin older.
+pub async fn age_tombstones(writer: &Writer, seconds: i64) {
+    sqlx::query("UPDATE tombstones SET asked_us = asked_us - ?1")
+        .bind(seconds * 1_000_000)
+        .execute(&writer.pool)
+        .await
+        .expect("ages");
 }

@@ -93,6 +93,61 @@ impl EntryRow {
     }
 }
 
+#[derive(sqlx::FromRow)]
+struct GapRow {
+    stream: String,
+    camera: String,
+    session: String,
+    seq: Option<i64>,
+    from_us: i64,
+    to_us: i64,
+    reason: String,
+    detail: String,
+}
+
+impl GapRow {
+    fn into_gap(self) -> Result<Gap, Error> {
+        Ok(Gap {
+            stream: self.stream.parse().map_err(|_| Error::Unreadable { what: "stream" })?,
+            camera: self.camera,
+            session: self.session.parse().map_err(|_| Error::Unreadable { what: "session" })?,
+            seq: self.seq.map(number),
+            from: time(self.from_us),
+            to: time(self.to_us),
+            reason: serde_json::from_value(self.reason.into())
+                .map_err(|_| Error::Unreadable { what: "reason of a gap" })?,
+            detail: self.detail,
+        })
+    }
+}
+
+/// A blob and what says where it is.
+#[derive(sqlx::FromRow)]
+struct BlobRow {
+    cid: String,
+    sha256: String,
+    bytes: i64,
+    namespace: Option<String>,
+    group_name: Option<String>,
+    config: Option<String>,
+    transport_stream: bool,
+}
+
+impl BlobRow {
+    /// It is in the group of its roll-up, or of its stream while it has none.
+    fn into_media(self) -> Result<Media, Error> {
+        let blob = Blob { cid: self.cid, sha256: self.sha256, bytes: number(self.bytes) };
+        let transport_stream = self.transport_stream;
+        if let Some((namespace, group)) = self.namespace.zip(self.group_name) {
+            return Ok(Media::Found(MediaRow { blob, namespace, group, transport_stream }));
+        }
+        let Some(text) = self.config else { return Ok(Media::Unknown) };
+        let config = super::pinning::config(&text)?;
+        let (namespace, group) = (config.pipeline.namespace, config.group);
+        Ok(Media::Found(MediaRow { blob, namespace, group, transport_stream }))
+    }
+}
+
 /// Name of an init section in the gateway's addresses: by its hash, since a session may have two.
 fn init_file(sha256: &str) -> String {
     format!("init-{}.mp4", sha256.get(..16).unwrap_or(sha256))
@@ -149,8 +204,8 @@ impl Reader {
     pub async fn gaps(&self, camera: &Camera, from: Timestamp, to: Timestamp) -> Result<Vec<Gap>, Error> {
         let mut gaps = Vec::new();
         for row in &camera.rows {
-            let rows: Vec<(String, String, String, Option<i64>, i64, i64, String, String)> = sqlx::query_as(
-                "SELECT s.uid, c.uid, e.uid, g.seq, g.from_us, g.to_us, g.reason, g.detail
+            let rows: Vec<GapRow> = sqlx::query_as(
+                "SELECT s.uid AS stream, c.uid AS camera, e.uid AS session, g.seq, g.from_us, g.to_us, g.reason, g.detail
                  FROM gaps g JOIN streams s ON s.id = g.stream_id JOIN cameras c ON c.id = g.camera_id
                    JOIN sessions e ON e.id = g.session_id
                  WHERE g.camera_id = ?1 AND g.from_us < ?2 AND g.to_us >= ?3 ORDER BY g.from_us",
@@ -161,18 +216,8 @@ impl Reader {
             .fetch_all(&self.pool)
             .await
             .map_err(sql("read gaps"))?;
-            for (stream, camera, session, seq, from, to, reason, detail) in rows {
-                gaps.push(Gap {
-                    stream: stream.parse().map_err(|_| Error::Unreadable { what: "stream" })?,
-                    camera,
-                    session: session.parse().map_err(|_| Error::Unreadable { what: "session" })?,
-                    seq: seq.map(number),
-                    from: time(from),
-                    to: time(to),
-                    reason: serde_json::from_value(reason.into())
-                        .map_err(|_| Error::Unreadable { what: "reason of a gap" })?,
-                    detail,
-                });
+            for row in rows {
+                gaps.push(row.into_gap()?);
             }
         }
         gaps.sort_by_key(|gap| gap.from);
@@ -263,25 +308,23 @@ impl Reader {
 
     /// One segment.
     pub async fn segment(&self, key: &SegmentKey) -> Result<Media, Error> {
-        let row: Option<(String, String, i64, Option<String>, Option<String>, Option<String>, String)> =
-            sqlx::query_as(
-                "SELECT g.cid, g.sha256, g.bytes, r.namespace, r.group_name, s.config, i.cid
-                 FROM streams s JOIN sessions e ON e.stream_id = s.id JOIN segments g ON g.session_id = e.id
-                   JOIN inits i ON i.id = g.init_id LEFT JOIN rollups r ON r.id = g.rollup_id
-                 WHERE s.uid = ?1 AND e.uid = ?2 AND g.rendition = ?3 AND g.seq = ?4",
-            )
-            .bind(key.stream.to_string())
-            .bind(key.session.to_string())
-            .bind(&key.rendition)
-            .bind(super::column(key.seq))
-            .fetch_optional(&self.pool)
-            .await
-            .map_err(sql("find a segment"))?;
-        let Some((cid, sha256, bytes, namespace, group, config, init)) = row else {
-            return self.absent(key).await;
-        };
-        let blob = Blob { cid, sha256, bytes: number(bytes) };
-        Ok(place(blob, namespace.zip(group), config.as_deref(), init.is_empty())?.map_or(Media::Unknown, Media::Found))
+        let row: Option<BlobRow> = sqlx::query_as(
+            "SELECT g.cid, g.sha256, g.bytes, r.namespace, r.group_name, s.config, i.cid = '' AS transport_stream
+             FROM streams s JOIN sessions e ON e.stream_id = s.id JOIN segments g ON g.session_id = e.id
+               JOIN inits i ON i.id = g.init_id LEFT JOIN rollups r ON r.id = g.rollup_id
+             WHERE s.uid = ?1 AND e.uid = ?2 AND g.rendition = ?3 AND g.seq = ?4",
+        )
+        .bind(key.stream.to_string())
+        .bind(key.session.to_string())
+        .bind(&key.rendition)
+        .bind(super::column(key.seq))
+        .fetch_optional(&self.pool)
+        .await
+        .map_err(sql("find a segment"))?;
+        match row {
+            Some(row) => row.into_media(),
+            None => self.absent(key).await,
+        }
     }
 
     /// An init section of a session, by the name that [`Self::entries`] gave it; any other name means the first one.
@@ -293,8 +336,8 @@ impl Reader {
         file: &str,
     ) -> Result<Media, Error> {
         let wanted = file.strip_prefix("init-").and_then(|name| name.strip_suffix(".mp4")).unwrap_or_default();
-        let row: Option<(String, String, i64, Option<String>, Option<String>, Option<String>)> = sqlx::query_as(
-            "SELECT i.cid, i.sha256, i.bytes, r.namespace, r.group_name, s.config
+        let row: Option<BlobRow> = sqlx::query_as(
+            "SELECT i.cid, i.sha256, i.bytes, r.namespace, r.group_name, s.config, 0 AS transport_stream
              FROM streams s JOIN sessions e ON e.stream_id = s.id JOIN segments g ON g.session_id = e.id
                JOIN inits i ON i.id = g.init_id LEFT JOIN rollups r ON r.id = g.rollup_id
              WHERE s.uid = ?1 AND e.uid = ?2 AND g.rendition = ?3 AND i.cid <> '' AND substr(i.sha256, 1, length(?4)) = ?4
@@ -307,11 +350,10 @@ impl Reader {
         .fetch_optional(&self.pool)
         .await
         .map_err(sql("find an init section"))?;
-        let Some((cid, sha256, bytes, namespace, group, config)) = row else {
-            return self.absent(&SegmentKey { stream, rendition: rendition.to_owned(), session, seq: 0 }).await;
-        };
-        let blob = Blob { cid, sha256, bytes: number(bytes) };
-        Ok(place(blob, namespace.zip(group), config.as_deref(), false)?.map_or(Media::Unknown, Media::Found))
+        match row {
+            Some(row) => row.into_media(),
+            None => self.absent(&SegmentKey { stream, rendition: rendition.to_owned(), session, seq: 0 }).await,
+        }
     }
 
     /// Why a segment has no row.
@@ -345,22 +387,4 @@ impl Reader {
             .map_err(sql("find a stream"))?;
         Ok(if forgotten == Some(true) { Media::Removed } else { Media::Unknown })
     }
-}
-
-/// Where a blob is: in the group of its roll-up, or of its stream while it has none.
-fn place(
-    blob: Blob,
-    rollup: Option<(String, String)>,
-    config: Option<&str>,
-    transport_stream: bool,
-) -> Result<Option<MediaRow>, Error> {
-    let at = match (rollup, config) {
-        (Some(at), _) => Some(at),
-        (None, Some(text)) => {
-            let config = super::pinning::config(text)?;
-            Some((config.pipeline.namespace, config.group))
-        }
-        (None, None) => None,
-    };
-    Ok(at.map(|(namespace, group)| MediaRow { blob, namespace, group, transport_stream }))
 }

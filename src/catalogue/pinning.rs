@@ -1,7 +1,7 @@
 //! Roll-ups on their way from open segments to stored ones.
 //!
-//! `committed` (membership is fixed) → `built` (the directory has a CID) → `pinning` (the cluster was asked) →
-//! `stored` (as many peers as asked for have it). Each step is one transaction; asking the cluster lies between them and
+//! `committed` (membership is fixed) → `built` (the directory has a CID) → `asking` (what the cluster is about to be asked
+//! for is written down) → `pinning` (it accepted all of it) → `stored` (as many peers as asked for have it). Each step is one transaction; asking the cluster lies between them and
 //! may be repeated.
 
 use jiff::Timestamp;
@@ -20,9 +20,9 @@ use crate::domain::{
 pub enum PinState {
     /// Its members are fixed.
     Committed,
-    /// Its directory has a CID.
+    /// Its directory has a CID; the cluster may have been asked, but did not say yes to all of it.
     Built,
-    /// The cluster was asked to pin it.
+    /// The cluster accepted the pin as it was asked for.
     Pinning,
 }
 
@@ -110,7 +110,7 @@ impl RollupRow {
             id: self.id,
             state: match self.state.as_str() {
                 "committed" => PinState::Committed,
-                "built" => PinState::Built,
+                "built" | "asking" => PinState::Built,
                 "pinning" => PinState::Pinning,
                 _ => return Err(Error::Unreadable { what: "state of a roll-up" }),
             },
@@ -180,6 +180,32 @@ impl Reader {
         .await
         .map_err(sql("find unstored roll-ups"))?;
         rows.into_iter().map(RollupRow::into_rollup).collect()
+    }
+
+    /// Stored roll-ups whose pins would end before their retention does: it was lengthened since.
+    pub async fn rollups_to_renew(&self, limit: i64) -> Result<Vec<Rollup>, Error> {
+        let rows: Vec<RollupRow> = sqlx::query_as(
+            "SELECT r.id, 'pinning' AS state, s.config, c.site, r.namespace, r.group_name, r.window_us, r.part,
+               r.start_us, r.end_us, r.cid, r.replicas, r.allocations, r.requested_us, r.waiting_us
+             FROM rollups r JOIN streams s ON s.id = r.stream_id JOIN cameras c ON c.id = s.camera_id
+             WHERE r.state = 'stored' AND s.config IS NOT NULL AND r.cid IS NOT NULL
+               AND r.expires_us < r.end_us + json_extract(s.config, '$.retentionSeconds') * 1000000.0
+             ORDER BY r.expires_us LIMIT ?1",
+        )
+        .bind(limit)
+        .fetch_all(&self.pool)
+        .await
+        .map_err(sql("find pins that end too early"))?;
+        rows.into_iter().map(RollupRow::into_rollup).collect()
+    }
+
+    /// Is the roll-up still there?
+    pub async fn has_rollup(&self, id: i64) -> Result<bool, Error> {
+        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM rollups WHERE id = ?1)")
+            .bind(id)
+            .fetch_one(&self.pool)
+            .await
+            .map_err(sql("find a roll-up"))
     }
 
     /// Files of a roll-up: its segments by time and every init section they need.
@@ -268,9 +294,9 @@ impl Writer {
         now: Timestamp,
     ) -> Result<(), Error> {
         sqlx::query(
-            "UPDATE rollups SET state = 'pinning', replicas = ?2, allocations = ?3, expires_us = ?4, requested_us = ?5,
+            "UPDATE rollups SET state = 'asking', replicas = ?2, allocations = ?3, expires_us = ?4, requested_us = ?5,
                waiting_us = coalesce(waiting_us, ?5)
-             WHERE id = ?1 AND state IN ('built', 'pinning')",
+             WHERE id = ?1 AND state IN ('built', 'asking', 'pinning')",
         )
         .bind(id)
         .bind(replicas)
@@ -281,6 +307,27 @@ impl Writer {
         .await
         .map(|_| ())
         .map_err(sql("note a pin request"))
+    }
+
+    /// The cluster accepted the pin with every option. Only such a pin may count as stored.
+    pub async fn pin_accepted(&self, id: i64) -> Result<(), Error> {
+        sqlx::query("UPDATE rollups SET state = 'pinning' WHERE id = ?1 AND state = 'asking'")
+            .bind(id)
+            .execute(&self.pool)
+            .await
+            .map(|_| ())
+            .map_err(sql("note an accepted pin"))
+    }
+
+    /// Notes that a pin lasts longer now.
+    pub async fn pin_renewed(&self, id: i64, expires: Timestamp) -> Result<(), Error> {
+        sqlx::query("UPDATE rollups SET expires_us = ?2 WHERE id = ?1")
+            .bind(id)
+            .bind(expires.as_microsecond())
+            .execute(&self.pool)
+            .await
+            .map(|_| ())
+            .map_err(sql("note a longer pin"))
     }
 
     /// As many peers as asked for have it: its segments are stored, and the instance is told how far.

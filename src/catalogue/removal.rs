@@ -23,6 +23,8 @@ pub enum Reason {
     PipelineDeleted,
     /// A member is lost for good: the others form another roll-up.
     SegmentLost,
+    /// The pin was asked for while its roll-up was being removed.
+    Overtaken,
 }
 
 impl Reason {
@@ -31,25 +33,33 @@ impl Reason {
             Self::Retention => "Retention",
             Self::PipelineDeleted => "PipelineDeleted",
             Self::SegmentLost => "SegmentLost",
+            Self::Overtaken => "Overtaken",
         }
     }
 }
 
 /// A pin that has to go.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
 pub struct Tombstone {
     /// Row.
     pub id: i64,
     /// Namespace of the group.
     pub namespace: String,
     /// The group.
+    #[sqlx(rename = "group_name")]
     pub group: String,
     /// What is pinned; absent when it never got that far.
     pub cid: Option<String>,
-    /// When the cluster was last asked to unpin it.
-    pub asked: Option<Timestamp>,
+    asked_us: Option<i64>,
     /// Another roll-up or tombstone that is not done has the same CID.
     pub shared: bool,
+}
+
+impl Tombstone {
+    /// When the cluster was last asked to unpin it.
+    pub fn asked(&self) -> Option<Timestamp> {
+        self.asked_us.map(time)
+    }
 }
 
 /// Turns a roll-up into a tombstone; its segments must be gone or elsewhere.
@@ -203,6 +213,26 @@ impl Writer {
         Ok(count)
     }
 
+    /// A pin was asked for while its roll-up was removed: it needs a tombstone of its own.
+    pub async fn bury_pin(&self, rollup: &pinning::Rollup, cid: &str, now: Timestamp) -> Result<(), Error> {
+        sqlx::query(
+            "INSERT INTO tombstones (stream_id, namespace, group_name, cid, reason, start_us, end_us, at_us)
+             SELECT id, ?2, ?3, ?4, ?5, ?6, ?7, ?8 FROM streams WHERE uid = ?1",
+        )
+        .bind(rollup.config.stream.to_string())
+        .bind(&rollup.namespace)
+        .bind(&rollup.group)
+        .bind(cid)
+        .bind(Reason::Overtaken.as_str())
+        .bind(rollup.start.as_microsecond())
+        .bind(rollup.end.as_microsecond())
+        .bind(now.as_microsecond())
+        .execute(&self.pool)
+        .await
+        .map(|_| ())
+        .map_err(sql("write a tombstone"))
+    }
+
     /// Notes that the cluster is asked to unpin.
     pub async fn unpin_asked(&self, tombstone: i64, now: Timestamp) -> Result<(), Error> {
         self.mark_tombstone("UPDATE tombstones SET asked_us = ?2 WHERE id = ?1", tombstone, now).await
@@ -246,26 +276,15 @@ impl Reader {
 
     /// Pins that have to go, oldest first.
     pub async fn tombstones(&self, limit: u64) -> Result<Vec<Tombstone>, Error> {
-        let rows: Vec<(i64, String, String, Option<String>, Option<i64>, bool)> = sqlx::query_as(
+        sqlx::query_as(
             "SELECT t.id, t.namespace, t.group_name, t.cid, t.asked_us,
                EXISTS (SELECT 1 FROM rollups r WHERE r.cid = t.cid AND r.namespace = t.namespace
-                 AND r.group_name = t.group_name)
+                 AND r.group_name = t.group_name) AS shared
              FROM tombstones t WHERE t.done_us IS NULL ORDER BY t.id LIMIT ?1",
         )
         .bind(column(limit))
         .fetch_all(&self.pool)
         .await
-        .map_err(sql("find tombstones"))?;
-        Ok(rows
-            .into_iter()
-            .map(|(id, namespace, group, cid, asked, shared)| Tombstone {
-                id,
-                namespace,
-                group,
-                cid,
-                asked: asked.map(time),
-                shared,
-            })
-            .collect())
+        .map_err(sql("find tombstones"))
     }
 }

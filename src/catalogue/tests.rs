@@ -36,6 +36,7 @@ async fn roll_up(fixture: &Fixture, now: i64) -> i64 {
     let id = fixture.reader.unstored_rollups().await.expect("reads").last().expect("one").id;
     fixture.writer.rollup_built(id, &format!("cid-of-{id}")).await.expect("notes");
     fixture.writer.pin_requested(id, 2, &["a".into(), "b".into()], at(now + 1000), at(now)).await.expect("notes");
+    fixture.writer.pin_accepted(id).await.expect("notes");
     id
 }
 

@@ -57,7 +57,7 @@ CREATE TABLE rollups (
     stream_id    INTEGER NOT NULL REFERENCES streams (id),
     window_us    INTEGER NOT NULL,
     part         INTEGER NOT NULL,
-    state        TEXT    NOT NULL,          -- committed → built → pinning → stored → expiring
+    state        TEXT    NOT NULL,          -- committed → built → asking → pinning → stored
     namespace    TEXT    NOT NULL,
     group_name   TEXT    NOT NULL,
     start_us     INTEGER NOT NULL,

@@ -225,7 +225,7 @@ proptest! {
         for text in [live(entries.clone()), dvr(entries.clone(), &Declared::default()), replay(entries.clone(), &Declared::default())].into_iter().flatten() {
             let playlist = parsed(&text);
             for segment in &playlist.segments {
-                prop_assert!(segment.duration.round() <= playlist.target_duration as f32);
+                prop_assert!(f64::from(segment.duration).round() <= f64::from(u32::try_from(playlist.target_duration).expect("small")));
             }
         }
     }

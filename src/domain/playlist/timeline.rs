@@ -3,6 +3,8 @@
 //! Not here: the text. Called by [`super::live`], [`super::dvr`] and [`super::replay`], which differ in what a hole
 //! means to them.
 
+use std::cmp::Reverse;
+
 use jiff::SignedDuration;
 
 use super::{Declared, Entry, PATIENCE};
@@ -56,7 +58,7 @@ pub(super) fn same_session(a: &Entry, b: &Entry) -> bool {
 /// recorded by two pipelines), the newer session wins.
 pub fn newest_wins(mut entries: Vec<Entry>) -> Vec<Entry> {
     // Sessions are UUIDv7: their order is the order of their begin.
-    entries.sort_by(|a, b| (b.key.session, b.key.stream, b.key.seq).cmp(&(a.key.session, a.key.stream, a.key.seq)));
+    entries.sort_by_key(|entry| Reverse((entry.key.session, entry.key.stream, entry.key.seq)));
     entries.dedup_by(|a, b| a.key == b.key);
     let mut kept: Vec<Entry> = Vec::with_capacity(entries.len());
     // Newest session first; `covered` holds what newer sessions already show.
@@ -79,7 +81,7 @@ pub fn newest_wins(mut entries: Vec<Entry>) -> Vec<Entry> {
         }
         covered.extend(span);
     }
-    kept.sort_by(|a, b| (a.start, a.key.session, a.key.seq).cmp(&(b.start, b.key.session, b.key.seq)));
+    kept.sort_by_key(|entry| (entry.start, entry.key.session, entry.key.seq));
     kept
 }
 
