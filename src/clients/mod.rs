@@ -1,7 +1,8 @@
 //! Clients of the systems around us: narrow, typed, without business.
 
 pub mod broker;
-pub mod groups;
+pub mod broker_address;
+pub mod broker_admin;
 pub mod ipfs;
 pub mod ipfs_cluster;
 pub mod storage_agent;
