@@ -1,5 +1,7 @@
 //! Conditions in the form of kstatus: `Ready` = the spec is accepted and rolled out; health has conditions of its own.
 
+use std::borrow::Cow;
+
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
@@ -39,15 +41,20 @@ pub struct Verdict {
     /// Does it hold?
     pub truth: Truth,
     /// Stable `CamelCase` word.
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
     /// A sentence for a person; says what to do when something is wrong.
     pub message: String,
 }
 
 impl Verdict {
     /// A verdict of type `kind`.
-    pub fn new(kind: &'static str, truth: Truth, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { kind, truth, reason, message: message.into() }
+    pub fn new(
+        kind: &'static str,
+        truth: Truth,
+        reason: impl Into<Cow<'static, str>>,
+        message: impl Into<String>,
+    ) -> Self {
+        Self { kind, truth, reason: reason.into(), message: message.into() }
     }
 }
 
@@ -61,7 +68,7 @@ pub fn merge(previous: &[Condition], verdicts: &[Verdict], generation: Option<i6
             Condition {
                 type_: verdict.kind.to_owned(),
                 status: verdict.truth.as_str().to_owned(),
-                reason: verdict.reason.to_owned(),
+                reason: verdict.reason.clone().into_owned(),
                 message: verdict.message.clone(),
                 observed_generation: generation,
                 last_transition_time: unchanged.map_or(Time(now), |c| c.last_transition_time.clone()),

@@ -160,13 +160,12 @@ pub async fn child<K: Child>(ctx: &Context, manager: Manager, desired: K) -> Res
     let api: Api<K> = Api::namespaced(ctx.client.clone(), &namespace);
     let mut body = with_hash(serde_json::to_value(&desired)?);
     let cached = K::store(&ctx.stores).get(&ObjectRef::new(&name).within(&namespace));
-    let actual = match cached {
-        Some(cached) => Some((*cached).clone()),
+    let actual = if let Some(cached) = cached {
+        Some((*cached).clone())
+    } else {
         // The watch shows labelled objects only: before something is created, ask whether the name is taken.
-        None => {
-            ctx.metrics.api_request(Verb::Get, &kind);
-            api.get_opt(&name).await.map_err(|e| Error::api(Verb::Get, kind.clone(), &name, e))?
-        }
+        ctx.metrics.api_request(Verb::Get, &kind);
+        api.get_opt(&name).await.map_err(|e| Error::api(Verb::Get, kind.clone(), &name, e))?
     };
     if let Some(actual) = actual {
         match decide(&body, &serde_json::to_value(&actual)?) {

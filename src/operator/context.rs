@@ -17,9 +17,10 @@ use kube::{
     runtime::reflector::{ObjectRef, Store},
 };
 
-use super::{events::Events, metrics::Metrics};
+use super::{backoff::Backoffs, broker::Desk, camera::credentials::Credentials, events::Events, metrics::Metrics};
 use crate::{
     api::{Camera, Pipeline, StorageNode},
+    clients::broker_address::BrokerAddress,
     domain::token::MasterKey,
 };
 
@@ -39,6 +40,12 @@ pub struct Context {
     pub events: Events,
     /// What was seen to exist and isn't watched.
     pub known: Known,
+    /// Where reconciles meet the broker.
+    pub desk: Desk,
+    /// What is known of the cameras' Secrets.
+    pub credentials: Credentials,
+    /// Failures in a row, per object.
+    pub backoffs: Backoffs,
 }
 
 impl Context {
@@ -54,8 +61,23 @@ impl Context {
 pub struct Config {
     /// Namespace of the operator.
     pub namespace: String,
+    /// Only this namespace is looked after; `None` = all.
+    pub watch_namespace: Option<String>,
     /// Images of the pods it makes.
     pub images: Images,
+    /// Where the broker is, for us and for the agents.
+    pub broker: BrokerAddress,
+    /// The broker's management API.
+    pub management_url: String,
+    /// Secret with the broker's administrator, in [`Config::namespace`].
+    pub broker_secret: String,
+}
+
+impl Config {
+    /// Is this namespace looked after?
+    pub fn watches(&self, namespace: &str) -> bool {
+        self.watch_namespace.as_deref().is_none_or(|only| only == namespace)
+    }
 }
 
 /// Images of the pods the operator makes.

@@ -37,6 +37,12 @@ pub enum Error {
         /// What to write instead.
         message: String,
     },
+    /// The API server swallowed a request.
+    #[error("gave up after {seconds} s without an answer")]
+    Timeout {
+        /// How long was waited.
+        seconds: u64,
+    },
     /// An object could not be written as JSON.
     #[error("failed to encode an object")]
     Encode(#[from] serde_json::Error),
@@ -115,6 +121,7 @@ impl Error {
             },
             Self::Foreign { .. } => "ForeignObject",
             Self::Invalid { reason, .. } => reason,
+            Self::Timeout { .. } => "Timeout",
             Self::Encode(_) => "EncodingFailed",
         }
     }
@@ -124,7 +131,7 @@ impl Error {
         match self {
             Self::Invalid { .. } => Retry::OnChange,
             // A foreign object isn't watched (it lacks our labels): only asking again finds out that it is gone.
-            Self::Api { .. } | Self::Foreign { .. } | Self::Encode(_) => Retry::Backoff,
+            Self::Api { .. } | Self::Foreign { .. } | Self::Timeout { .. } | Self::Encode(_) => Retry::Backoff,
         }
     }
 

@@ -60,7 +60,7 @@ impl Metrics {
             reconciles: Family::default(),
             failures: Family::default(),
             durations: Family::new_with_constructor(|| {
-                Histogram::new([0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0].into_iter())
+                Histogram::new([0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0])
             }),
             requests: Family::default(),
             messages: Family::default(),

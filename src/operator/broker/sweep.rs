@@ -1,0 +1,182 @@
+//! Finds what is left at the broker of objects whose deletion nobody saw: queues, users, streams.
+//!
+//! Nothing goes because a list doesn't show its owner: a live GET by name must say "gone" or "another uid", twice, ten
+//! minutes apart. Called by the supervisor; in a healthy installation it asks Kubernetes nothing.
+
+use std::collections::{HashMap, HashSet};
+
+use jiff::{SignedDuration, Timestamp};
+use kube::{
+    Api, ResourceExt,
+    api::ListParams,
+};
+
+use super::{Desk, topology};
+use crate::{
+    api::Pipeline,
+    clients::broker_admin::{self, BrokerAdmin},
+    domain::control::{INSTANCE_QUEUE_PREFIX, OWNER_ARGUMENT, ObjectRef, StreamConfig},
+    domain::id::InstanceUid,
+    operator::{
+        context::Context,
+        error::{Error, Verb},
+    },
+};
+
+/// How far apart the two looks are.
+const APART: SignedDuration = SignedDuration::from_mins(10);
+
+/// Things seen without an owner once.
+#[derive(Debug, Default)]
+pub struct Suspects(HashMap<String, Timestamp>);
+
+impl Suspects {
+    /// `key` has no owner now: was that so ten minutes ago, too?
+    fn confirmed(&mut self, key: &str, now: Timestamp) -> bool {
+        let first = *self.0.entry(key.to_owned()).or_insert(now);
+        now.duration_since(first) >= APART
+    }
+
+    /// Only these are still suspicious.
+    fn retain(&mut self, still: &HashSet<String>) {
+        self.0.retain(|key, _| still.contains(key));
+    }
+}
+
+/// Why a sweep ended early; the next one comes.
+#[derive(Debug, thiserror::Error)]
+pub enum SweepError {
+    /// The broker.
+    #[error(transparent)]
+    Admin(#[from] broker_admin::Error),
+    /// The API server.
+    #[error(transparent)]
+    Api(#[from] Error),
+}
+
+/// One look at everything.
+pub async fn sweep(
+    ctx: &Context,
+    desk: &Desk,
+    admin: &BrokerAdmin,
+    suspects: &mut Suspects,
+    now: Timestamp,
+) -> Result<(), SweepError> {
+    let mut still = HashSet::new();
+    for queue in admin.queues().await? {
+        let Some(uid) = queue.name.strip_prefix(INSTANCE_QUEUE_PREFIX).and_then(|uid| uid.parse::<InstanceUid>().ok())
+        else {
+            continue;
+        };
+        let owner = queue.arguments.get(OWNER_ARGUMENT).and_then(|o| o.as_str()).and_then(topology::parse_owner);
+        let Some(owner) = owner.filter(|owner| ctx.config.watches(&owner.namespace)) else { continue };
+        if desk.wants_queue(uid) || !is_orphan(ctx, desk, &owner).await? {
+            continue;
+        }
+        let key = format!("queue {uid}");
+        if suspects.confirmed(&key, now) {
+            tracing::info!(queue = queue.name, owner.namespace, owner.name, "removing a queue without an owner");
+            desk.delete_queue(uid);
+        } else {
+            still.insert(key);
+        }
+    }
+    for (pipeline, stream, camera) in desk.unwanted_streams() {
+        if !ctx.config.watches(&pipeline.namespace) || !is_orphan(ctx, desk, &pipeline).await? {
+            continue;
+        }
+        let key = format!("stream {stream}");
+        if suspects.confirmed(&key, now) {
+            tracing::info!(%stream, pipeline.namespace, pipeline.name, "burying a stream without an owner");
+            // Only identities are known here; the recorder keeps the settings it has.
+            let config = StreamConfig {
+                stream,
+                instance: InstanceUid::of(&pipeline.uid, &camera.uid, crate::domain::id::Role::Capture, 0),
+                pipeline,
+                camera,
+                group: String::new(),
+                replicas: 0,
+                retention_seconds: 0,
+                rollup_seconds: 0,
+                delete_with_pipeline: false,
+                live_url: String::new(),
+                deleted: true,
+            };
+            desk.bury_stream(config, now.as_second().unsigned_abs());
+        } else {
+            still.insert(key);
+        }
+    }
+    sweep_users(ctx, desk, admin, suspects, &mut still, now).await?;
+    suspects.retain(&still);
+    Ok(())
+}
+
+async fn sweep_users(
+    ctx: &Context,
+    desk: &Desk,
+    admin: &BrokerAdmin,
+    suspects: &mut Suspects,
+    still: &mut HashSet<String>,
+    now: Timestamp,
+) -> Result<(), SweepError> {
+    let agents = admin.users().await?.into_iter().filter(|user| user.tags.iter().any(|tag| tag == topology::AGENT_TAG));
+    for user in agents {
+        let Some(namespace) = user.name.strip_prefix("dsn-").filter(|namespace| ctx.config.watches(namespace)) else {
+            continue;
+        };
+        let in_use = ctx.stores.pipelines.find(|p| p.namespace().as_deref() == Some(namespace)).is_some();
+        if in_use || has_pipelines(ctx, namespace).await? {
+            continue;
+        }
+        let key = format!("user {namespace}");
+        if suspects.confirmed(&key, now) {
+            tracing::info!(user = user.name, "removing the broker user of a namespace without Pipelines");
+            desk.forget_user(namespace);
+            admin.delete_user(&user.name).await?;
+        } else {
+            still.insert(key);
+        }
+    }
+    Ok(())
+}
+
+/// Does nobody want what belonged to this Pipeline? It is gone, was recreated, or lives and does without it.
+async fn is_orphan(ctx: &Context, desk: &Desk, pipeline: &ObjectRef) -> Result<bool, Error> {
+    if desk.is_settled(&pipeline.uid) {
+        return Ok(true);
+    }
+    let api: Api<Pipeline> = Api::namespaced(ctx.client.clone(), &pipeline.namespace);
+    ctx.metrics.api_request(Verb::Get, "Pipeline");
+    let live = api
+        .get_metadata_opt(&pipeline.name)
+        .await
+        .map_err(|e| Error::api(Verb::Get, "Pipeline", &pipeline.name, e))?;
+    Ok(live.and_then(|live| live.metadata.uid).as_deref() != Some(&pipeline.uid))
+}
+
+async fn has_pipelines(ctx: &Context, namespace: &str) -> Result<bool, Error> {
+    let api: Api<Pipeline> = Api::namespaced(ctx.client.clone(), namespace);
+    ctx.metrics.api_request(Verb::Get, "Pipeline");
+    let some = api
+        .list_metadata(&ListParams::default().limit(1))
+        .await
+        .map_err(|e| Error::api(Verb::Get, "Pipeline", namespace, e))?;
+    Ok(!some.items.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_look_is_not_enough_and_a_recovered_thing_starts_over() {
+        let at = |minute: i64| Timestamp::from_second(1_800_000_000 + 60 * minute).expect("in range");
+        let mut suspects = Suspects::default();
+        assert!(!suspects.confirmed("q", at(0)));
+        assert!(!suspects.confirmed("q", at(5)));
+        assert!(suspects.confirmed("q", at(10)));
+        suspects.retain(&HashSet::new());
+        assert!(!suspects.confirmed("q", at(20)));
+    }
+}

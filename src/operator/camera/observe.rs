@@ -1,0 +1,76 @@
+//! Step 1: who records the Camera, what its instance says, and whether its Secret is there.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+
+use crate::{
+    api::{Camera, Pipeline},
+    domain::{
+        control::Problem,
+        id::{InstanceUid, Role},
+    },
+    operator::{
+        broker::{
+            Trouble,
+            fleet::{Link, View},
+        },
+        claims,
+        context::{Context, in_namespace},
+        error::Error,
+        pipeline::observe::instance_of,
+    },
+};
+
+/// The word a runner uses when files of the mounted Secret are missing.
+const CREDENTIALS_MISSING: &str = "CredentialsMissing";
+
+/// What there is.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// The Pipeline that records it.
+    pub claimant: Option<Arc<Pipeline>>,
+    /// What its instance says.
+    pub view: View,
+    /// Pods of its instance.
+    pub pods: Vec<Arc<Pod>>,
+    /// What is wrong with its Secret.
+    pub secret: Option<Problem>,
+    /// When to look at the Secret again.
+    pub again: Option<Duration>,
+    /// The broker.
+    pub link: Link,
+    /// Why the broker is away.
+    pub trouble: Option<Trouble>,
+    /// When this was read.
+    pub now: Timestamp,
+}
+
+/// Reads; the one call is for a Secret that was not seen to be all right before.
+pub async fn camera(camera: &Camera, ctx: &Context) -> Result<Observed, Error> {
+    let namespace = camera.namespace().unwrap_or_default();
+    let now = ctx.now();
+    let claimant = claims::claimant(camera, &in_namespace(&ctx.stores.pipelines, &namespace)).cloned();
+    let instance = claimant.as_ref().map(|pipeline| {
+        InstanceUid::of(&pipeline.uid().unwrap_or_default(), &camera.uid().unwrap_or_default(), Role::Capture, 0)
+    });
+    let view = instance.map_or(View::Awaiting, |instance| ctx.desk.view(instance, now).view);
+    let pods = instance.map_or_else(Vec::new, |instance| {
+        ctx.stores.pods.state_filter(|pod| {
+            pod.namespace().as_deref() == Some(&namespace) && instance_of(pod) == Some(instance)
+        })
+    });
+    let doubted = matches!(&view, View::Fresh(report)
+        if report.problem.as_ref().is_some_and(|problem| problem.reason == CREDENTIALS_MISSING));
+    let (secret, again) = match &camera.spec.source.credentials_secret_ref {
+        Some(reference) => {
+            let check = ctx.credentials.check(ctx, &namespace, &reference.name, doubted).await?;
+            (check.problem, check.again)
+        }
+        None => (None, None),
+    };
+    let (link, trouble) = ctx.desk.link();
+    Ok(Observed { claimant, view, pods, secret, again, link, trouble, now })
+}

@@ -1,0 +1,38 @@
+//! The `ConfigMap` with the assignment of one instance: the truth, of which the AMQP message is a faster copy.
+
+use k8s_openapi::api::core::v1::ConfigMap;
+
+use super::instance_metadata;
+use crate::operator::pipeline::{
+    plan::{Instance, Plan},
+    revision::{ASSIGNMENT_KEY, STREAM_KEY},
+};
+
+/// The assignment to the letter as it is sent, and beside it what the recorder is told about the stream.
+pub fn config_map(plan: &Plan, instance: &Instance) -> ConfigMap {
+    let mut metadata = instance_metadata(plan, instance);
+    // A raised revision is written only over the object it was counted up from.
+    metadata.resource_version.clone_from(&instance.assignment.resource_version);
+    ConfigMap {
+        metadata,
+        data: Some(
+            [
+                (ASSIGNMENT_KEY.to_owned(), instance.assignment.text.clone()),
+                (STREAM_KEY.to_owned(), instance.assignment.stream_text()),
+            ]
+            .into(),
+        ),
+        ..ConfigMap::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{planned, simple};
+
+    #[test]
+    fn assignment() {
+        let (plan, instance) = planned(&simple());
+        insta::assert_yaml_snapshot!(super::config_map(&plan, &instance));
+    }
+}

@@ -1,0 +1,179 @@
+//! The Pipeline controller: one capture Deployment, assignment, volume and queue for each camera it records.
+//!
+//! observe (reads) → plan (pure) → desired (pure) → apply (writes) → status (pure, then one write). A deletion is not
+//! handled here: the watch hands it to the desk, and Kubernetes collects the children.
+
+use std::{sync::Arc, time::Duration};
+
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{ConfigMap, PersistentVolumeClaim},
+};
+use kube::{ResourceExt, runtime::controller::Action};
+
+use self::{
+    observe::Observed,
+    plan::{Instance, Plan},
+};
+use super::{
+    apply::{self, Manager},
+    broker::wanted::WantedInstance,
+    context::Context,
+    error::Error,
+};
+use crate::{api::Pipeline, domain::name::AGENT_SECRET};
+
+pub mod desired;
+pub mod observe;
+pub mod plan;
+pub mod revision;
+pub mod status;
+
+/// Brings one Pipeline's children and external state to what its spec says (rows K2, K4, C1).
+pub async fn reconcile(pipeline: Arc<Pipeline>, ctx: Arc<Context>) -> Result<Action, Error> {
+    if pipeline.metadata.deletion_timestamp.is_some() {
+        // Its children are being collected: nothing is made anew.
+        return Ok(Action::await_change());
+    }
+    let observed = observe::pipeline(&pipeline, &ctx);
+    let plan = plan::pipeline(&pipeline, &observed);
+    let applied = match &plan {
+        Ok(plan) => apply_all(&ctx, plan, &observed).await,
+        Err(invalid) => Err(Error::Invalid { reason: invalid.reason(), message: invalid.to_string() }),
+    };
+    let status = status::pipeline(&pipeline, &observed, plan.as_ref().ok(), applied.as_ref());
+    apply::status(&ctx, Manager::Pipeline, &*pipeline, status).await?;
+    applied?;
+    Ok(next_look(plan.as_ref().ok(), &observed))
+}
+
+/// What became of the writes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// The agents' Secret that is there is not the one we would make.
+    pub agent_secret_stale: bool,
+}
+
+/// Configuration before workloads; the broker hears of an assignment only after it stands in its `ConfigMap`.
+async fn apply_all(ctx: &Context, plan: &Plan, observed: &Observed) -> Result<Applied, Error> {
+    let mut applied = Applied::default();
+    if !plan.instances.is_empty() {
+        applied.agent_secret_stale = agent_secret(ctx, plan, observed).await?;
+        ctx.desk.want_user(&plan.pipeline.namespace);
+        apply::child(ctx, Manager::Pipeline, desired::live_service::service(plan)).await?;
+    }
+    // One camera's failure is not the others'.
+    let mut failure = None;
+    for instance in &plan.instances {
+        if let Err(error) = apply_instance(ctx, plan, instance, observed).await {
+            failure.get_or_insert(error);
+        }
+    }
+    for uid in &plan.finished {
+        if let Err(error) = remove_instance(ctx, plan, observed, *uid).await {
+            failure.get_or_insert(error);
+        }
+    }
+    ctx.desk.settled(&plan.pipeline.uid);
+    failure.map_or(Ok(applied), Err)
+}
+
+async fn apply_instance(ctx: &Context, plan: &Plan, instance: &Instance, observed: &Observed) -> Result<(), Error> {
+    if let Some(claim) = desired::spool::claim(plan, instance)
+        && !observed.volume_claims.contains_key(&instance.uid)
+    {
+        apply::child(ctx, Manager::Pipeline, claim).await?;
+    }
+    apply::child(ctx, Manager::Pipeline, desired::assignment::config_map(plan, instance)).await?;
+    let wanted = WantedInstance {
+        uid: instance.uid,
+        pipeline: plan.pipeline.clone(),
+        camera: instance.camera.clone(),
+        command: instance.assignment.command(),
+        revision: instance.assignment.envelope.revision,
+        text: instance.assignment.text.clone(),
+        stream: instance.assignment.stream.clone(),
+    };
+    ctx.desk.want_instance(wanted, observed.now);
+    let deployment = desired::deployment::deployment(plan, instance, &ctx.config.images);
+    apply::child(ctx, Manager::Pipeline, deployment).await?;
+    Ok(())
+}
+
+/// Removes what an instance that has drained leaves behind; the assignment last, for the others are found by it.
+async fn remove_instance(
+    ctx: &Context,
+    plan: &Plan,
+    observed: &Observed,
+    uid: crate::domain::id::InstanceUid,
+) -> Result<(), Error> {
+    let ours = |object: &dyn Fn() -> (bool, Option<_>)| {
+        let (child, instance) = object();
+        child && instance == Some(uid)
+    };
+    let (namespace, owner) = (&plan.pipeline.namespace, &plan.pipeline.uid);
+    let deployment = |object: &Deployment| {
+        ours(&|| (observe::is_child_of(object, owner), observe::instance_of(object)))
+    };
+    let claim = |object: &PersistentVolumeClaim| {
+        ours(&|| (observe::is_child_of(object, owner), observe::instance_of(object)))
+    };
+    let config_map = |object: &ConfigMap| {
+        ours(&|| (observe::is_child_of(object, owner), observe::instance_of(object)))
+    };
+    apply::prune(ctx, namespace, deployment).await?;
+    apply::prune(ctx, namespace, claim).await?;
+    // The camera left the Pipeline: that is no deletion of footage, which stays until its retention ends.
+    ctx.desk.forget_instance(uid, false);
+    apply::prune(ctx, namespace, config_map).await?;
+    debug_assert!(observed.held.contains_key(&uid));
+    Ok(())
+}
+
+/// Makes the agents' Secret when it is missing; is the one that is there another than ours would be?
+async fn agent_secret(ctx: &Context, plan: &Plan, observed: &Observed) -> Result<bool, Error> {
+    let namespace = &plan.pipeline.namespace;
+    let (known, stale) = (format!("{namespace}/{AGENT_SECRET}"), format!("{namespace}/{AGENT_SECRET} stale"));
+    // Secrets aren't watched: pods that don't come up are the sign to look again.
+    let unavailable = observed.deployments.values().any(|deployment| {
+        let status = deployment.status.as_ref();
+        status.and_then(|s| s.unavailable_replicas).is_some_and(|unavailable| unavailable > 0)
+    });
+    if ctx.known.contains(&known) && !unavailable && !ctx.known.contains(&stale) {
+        return Ok(false);
+    }
+    let wanted = desired::agent_secret::secret(namespace, &ctx.config.broker, &ctx.master);
+    let found = apply::secret_once(ctx, namespace, AGENT_SECRET, || wanted.clone()).await?;
+    ctx.known.insert(known);
+    let current = desired::agent_secret::is_current(&found, &wanted);
+    if current {
+        ctx.known.forget(&stale);
+    } else {
+        ctx.known.insert(stale);
+    }
+    Ok(!current)
+}
+
+/// When time alone changes something: a draining instance runs into its bound, an assignment stays unacknowledged.
+fn next_look(plan: Option<&Plan>, observed: &Observed) -> Action {
+    let Some(plan) = plan else { return Action::await_change() };
+    let unacknowledged = plan.instances.iter().any(|instance| {
+        observed.views.get(&instance.uid).is_none_or(|view| view.applied < instance.assignment.envelope.revision)
+    });
+    let bound = plan.look_again.map(|time| time.duration_since(observed.now).unsigned_abs());
+    match (bound, unacknowledged) {
+        (None, false) => Action::await_change(),
+        (Some(bound), false) => Action::requeue(bound),
+        (bound, true) => {
+            let patience = Duration::from_secs(35);
+            Action::requeue(bound.map_or(patience, |bound| bound.min(patience)))
+        }
+    }
+}
+
+/// The deletion of a Pipeline was seen: its queues go and its streams are buried at once.
+pub fn deleted(ctx: &Context, pipeline: &Pipeline) {
+    let delete = pipeline.spec.effective().deletion_policy == crate::api::pipeline::DeletionPolicy::Delete;
+    tracing::info!(namespace = pipeline.namespace(), name = pipeline.name_any(), delete, "Pipeline deleted");
+    ctx.desk.pipeline_deleted(&pipeline.uid().unwrap_or_default(), delete);
+}

@@ -1,0 +1,115 @@
+//! Step 1: everything a Pipeline's plan depends on, read from the watched objects and the desk. No call is made.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use jiff::Timestamp;
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{ConfigMap, PersistentVolumeClaim, Pod},
+};
+use kube::{Resource, ResourceExt, runtime::reflector::Store};
+
+use super::revision::{self, Numbered};
+use crate::{
+    api::{Camera, Pipeline, StorageNode},
+    domain::id::{InstanceUid, Role},
+    operator::{
+        broker::{
+            InstanceView, Trouble,
+            fleet::{Link, SeenSummary},
+        },
+        context::{Context, in_namespace},
+        labels,
+    },
+};
+
+/// What there is.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// Cameras of the namespace.
+    pub cameras: Vec<Arc<Camera>>,
+    /// Pipelines of the namespace.
+    pub pipelines: Vec<Arc<Pipeline>>,
+    /// `StorageNodes` of the namespace.
+    pub storage_nodes: Vec<Arc<StorageNode>>,
+    /// Assignments held by our `ConfigMaps`.
+    pub held: BTreeMap<InstanceUid, Numbered>,
+    /// Our Deployments.
+    pub deployments: BTreeMap<InstanceUid, Arc<Deployment>>,
+    /// Our volume claims.
+    pub volume_claims: BTreeMap<InstanceUid, Arc<PersistentVolumeClaim>>,
+    /// Our pods.
+    pub pods: BTreeMap<InstanceUid, Vec<Arc<Pod>>>,
+    /// What is known of each instance.
+    pub views: BTreeMap<InstanceUid, InstanceView>,
+    /// What the recorder said.
+    pub summary: Option<SeenSummary>,
+    /// The broker.
+    pub link: Link,
+    /// Why the broker is away.
+    pub trouble: Option<Trouble>,
+    /// When this was read.
+    pub now: Timestamp,
+}
+
+/// Reads.
+pub fn pipeline(pipeline: &Pipeline, ctx: &Context) -> Observed {
+    let namespace = pipeline.namespace().unwrap_or_default();
+    let uid = pipeline.uid().unwrap_or_default();
+    let now = ctx.now();
+    let cameras = in_namespace(&ctx.stores.cameras, &namespace);
+    let config_maps: BTreeMap<InstanceUid, Arc<ConfigMap>> = children(&ctx.stores.config_maps, &namespace, &uid);
+    let held: BTreeMap<_, _> = config_maps
+        .iter()
+        .filter(|(_, object)| object.metadata.deletion_timestamp.is_none())
+        .filter_map(|(instance, object)| Some((*instance, revision::held(object)?)))
+        .collect();
+    let mut pods: BTreeMap<InstanceUid, Vec<Arc<Pod>>> = BTreeMap::new();
+    for pod in in_namespace(&ctx.stores.pods, &namespace) {
+        if let Some(instance) = instance_of(&*pod) {
+            pods.entry(instance).or_default().push(pod);
+        }
+    }
+    let views = cameras
+        .iter()
+        .map(|camera| InstanceUid::of(&uid, &camera.uid().unwrap_or_default(), Role::Capture, 0))
+        .chain(held.keys().copied())
+        .map(|instance| (instance, ctx.desk.view(instance, now)))
+        .collect();
+    let (link, trouble) = ctx.desk.link();
+    Observed {
+        pipelines: in_namespace(&ctx.stores.pipelines, &namespace),
+        storage_nodes: in_namespace(&ctx.stores.storage_nodes, &namespace),
+        deployments: children(&ctx.stores.deployments, &namespace, &uid),
+        volume_claims: children(&ctx.stores.volume_claims, &namespace, &uid),
+        summary: ctx.desk.summary(&uid),
+        cameras,
+        held,
+        pods,
+        views,
+        link,
+        trouble,
+        now,
+    }
+}
+
+/// The instance a child belongs to, by its label.
+pub fn instance_of(object: &impl ResourceExt) -> Option<InstanceUid> {
+    object.labels().get(labels::INSTANCE)?.parse().ok()
+}
+
+/// Is the object controlled by the Pipeline of this uid? Children of a former Pipeline of the same name are not.
+pub fn is_child_of(object: &impl ResourceExt, pipeline_uid: &str) -> bool {
+    object.owner_references().iter().any(|owner| owner.uid == pipeline_uid)
+}
+
+fn children<K>(store: &Store<K>, namespace: &str, pipeline_uid: &str) -> BTreeMap<InstanceUid, Arc<K>>
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    in_namespace(store, namespace)
+        .into_iter()
+        .filter(|object| is_child_of(&**object, pipeline_uid))
+        .filter_map(|object| Some((instance_of(&*object)?, object)))
+        .collect()
+}

@@ -1,0 +1,496 @@
+//! Step 2, pure: from spec and observation to a plan in which nothing can be wrong any more.
+//!
+//! After it nothing fails for reasons of input: cameras are resolved and claimed, defaults are in effect, assignments
+//! are numbered, and each instance is either to be there or finished.
+
+use std::collections::BTreeSet;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::{Resource, ResourceExt};
+
+use super::{
+    observe::Observed,
+    revision::{self, Numbered},
+};
+use crate::{
+    api::{
+        Camera, Pipeline,
+        camera::Transport,
+        pipeline::{DeletionPolicy, EffectiveSettings, PipelineState, PodOptions, Spool},
+    },
+    domain::{
+        control::{Activity, Assignment, CaptureSource, ObjectRef, Phase, StreamConfig},
+        duration,
+        id::{InstanceUid, Role, StreamId},
+        name, quantity,
+    },
+    operator::{broker::fleet::View, claims},
+};
+
+/// How long an instance that leaves may take to upload what is left.
+pub const DRAIN_BOUND: SignedDuration = SignedDuration::from_mins(10);
+/// Size of a spool that names none.
+pub const DEFAULT_SPOOL: &str = "2Gi";
+
+/// Why a spec can't be carried out.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Invalid {
+    /// The selector has an operator or value Kubernetes does not know.
+    #[error("spec.cameras.selector can't be read: {0}")]
+    Selector(String),
+    /// Not a duration.
+    #[error("spec.storage.retention: {0}")]
+    Retention(#[from] duration::Invalid),
+    /// Not a size.
+    #[error("spec.spool.size: {0:?} is not a size; write e.g. 10Gi")]
+    SpoolSize(String),
+}
+
+impl Invalid {
+    /// Stable word for the condition.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Selector(_) => "InvalidSelector",
+            Self::Retention(_) => "InvalidRetention",
+            Self::SpoolSize(_) => "InvalidSpoolSize",
+        }
+    }
+}
+
+/// What shall be.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The Pipeline.
+    pub pipeline: ObjectRef,
+    /// Owner of all children.
+    pub owner: OwnerReference,
+    /// State in effect.
+    pub state: PipelineState,
+    /// Settings in effect.
+    pub settings: EffectiveSettings,
+    /// Name of the headless Service over the capture pods.
+    pub service: String,
+    /// Scheduling of the pods.
+    pub pod: PodOptions,
+    /// Instances that shall be there, in the order of their cameras' names; those that leave last.
+    pub instances: Vec<Instance>,
+    /// Instances that have nothing left to do.
+    pub finished: BTreeSet<InstanceUid>,
+    /// How many cameras are named or selected.
+    pub selected: usize,
+    /// Cameras that are named or selected and not taken.
+    pub refused: Vec<Refused>,
+    /// `StorageNodes` in the group.
+    pub nodes: usize,
+    /// When time alone changes the plan.
+    pub look_again: Option<Timestamp>,
+}
+
+/// A camera that is not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// Another, older Pipeline records it.
+    ClaimedBy {
+        /// The camera.
+        camera: String,
+        /// That Pipeline.
+        pipeline: String,
+    },
+    /// Named, and there is no such Camera.
+    NotFound {
+        /// The name.
+        camera: String,
+    },
+}
+
+/// One capture instance.
+#[derive(Clone, Debug)]
+pub struct Instance {
+    /// Its uid.
+    pub uid: InstanceUid,
+    /// Name of its children, and its host name.
+    pub name: String,
+    /// Its camera.
+    pub camera: ObjectRef,
+    /// It leaves the Pipeline and uploads what is left.
+    pub leaving: bool,
+    /// Pods wanted.
+    pub replicas: i32,
+    /// What it is told.
+    pub assignment: Numbered,
+    /// Where footage waits.
+    pub spool: SpoolVolume,
+    /// Secret with the camera's credentials.
+    pub credentials: Option<String>,
+}
+
+/// Where footage waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SpoolVolume {
+    /// A claim, with its size and class.
+    Claim {
+        /// Size, e.g. `2Gi`.
+        size: String,
+        /// `StorageClass`.
+        class: Option<String>,
+    },
+    /// Goes with the pod.
+    Ephemeral {
+        /// Size, e.g. `2Gi`.
+        size: String,
+    },
+}
+
+/// The object as the messages name it.
+pub fn object_ref(object: &impl ResourceExt) -> ObjectRef {
+    ObjectRef {
+        namespace: object.namespace().unwrap_or_default(),
+        name: object.name_any(),
+        uid: object.uid().unwrap_or_default(),
+    }
+}
+
+/// Plans.
+pub fn pipeline(pipeline: &Pipeline, observed: &Observed) -> Result<Plan, Invalid> {
+    claims::check_selector(pipeline).map_err(Invalid::Selector)?;
+    let common = Common::new(pipeline)?;
+    let (mut accepted, mut refused, mut selected) = (Vec::new(), not_found(pipeline, observed), 0);
+    selected += refused.len();
+    for camera in observed.cameras.iter().filter(|camera| camera.metadata.deletion_timestamp.is_none()) {
+        if !claims::selects(pipeline, camera) {
+            continue;
+        }
+        selected += 1;
+        match claims::claimant(camera, &observed.pipelines) {
+            Some(claimant) if claimant.uid() != pipeline.uid() => refused
+                .push(Refused::ClaimedBy { camera: camera.name_any(), pipeline: claimant.name_any() }),
+            _ => accepted.push(common.capturing(camera, observed)),
+        }
+    }
+    let wanted: BTreeSet<_> = accepted.iter().map(|instance| instance.uid).collect();
+    let mut finished = BTreeSet::new();
+    let mut look_again = None;
+    for (uid, held) in observed.held.iter().filter(|(uid, _)| !wanted.contains(uid)) {
+        let leaving = common.leaving(*uid, held, observed.now);
+        let bound = leaving.assignment.envelope.issued_at + DRAIN_BOUND;
+        if is_drained(*uid, held, observed) || observed.now >= bound {
+            finished.insert(*uid);
+        } else {
+            look_again = Some(look_again.map_or(bound, |earlier: Timestamp| earlier.min(bound)));
+            accepted.push(leaving);
+        }
+    }
+    Ok(Plan {
+        owner: pipeline.controller_owner_ref(&()).unwrap_or_default(),
+        state: common.state,
+        service: common.service,
+        pod: pipeline.spec.pod.clone().unwrap_or_default(),
+        instances: accepted,
+        finished,
+        selected,
+        refused,
+        nodes: observed
+            .storage_nodes
+            .iter()
+            .filter(|node| node.metadata.deletion_timestamp.is_none())
+            .filter(|node| node.effective_group() == common.settings.group)
+            .count(),
+        settings: common.settings,
+        pipeline: common.pipeline,
+        look_again,
+    })
+}
+
+fn not_found(pipeline: &Pipeline, observed: &Observed) -> Vec<Refused> {
+    let names = pipeline.spec.cameras.names.iter().flatten();
+    names
+        .filter(|name| !observed.cameras.iter().any(|camera| camera.name_any() == **name))
+        .map(|name| Refused::NotFound { camera: name.clone() })
+        .collect()
+}
+
+/// Did the instance say that it has nothing left, and that of its last assignment?
+fn is_drained(uid: InstanceUid, held: &Numbered, observed: &Observed) -> bool {
+    held.envelope.data.activity == Activity::Draining
+        && observed.views.get(&uid).is_some_and(|view| match &view.view {
+            View::Fresh(report) => report.phase == Phase::Drained && report.revision >= held.envelope.revision,
+            View::Awaiting | View::Silent => false,
+        })
+}
+
+/// What all instances of a Pipeline share.
+struct Common {
+    pipeline: ObjectRef,
+    state: PipelineState,
+    settings: EffectiveSettings,
+    service: String,
+    spool: SpoolVolume,
+    spool_bytes: u64,
+    retention_seconds: u64,
+}
+
+impl Common {
+    fn new(pipeline: &Pipeline) -> Result<Self, Invalid> {
+        let reference = object_ref(pipeline);
+        let settings = pipeline.spec.effective();
+        let spool = pipeline.spec.spool.clone().unwrap_or_default();
+        let size = spool_size(&spool);
+        // 85 %: the file system's own needs, and room for what ffmpeg writes while the agent clears up.
+        let spool_bytes = quantity::bytes(&size).ok_or_else(|| Invalid::SpoolSize(size.clone()))? / 100 * 85;
+        let volume = if spool.ephemeral.unwrap_or(false) {
+            SpoolVolume::Ephemeral { size }
+        } else {
+            SpoolVolume::Claim { size, class: spool.storage_class_name }
+        };
+        Ok(Self {
+            state: pipeline.spec.effective_state(),
+            service: name::live_service(&reference.name, &reference.uid),
+            retention_seconds: duration::parse(&settings.retention)?.as_secs(),
+            pipeline: reference,
+            settings,
+            spool: volume,
+            spool_bytes,
+        })
+    }
+
+    fn capturing(&self, camera: &Camera, observed: &Observed) -> Instance {
+        let reference = object_ref(camera);
+        let uid = InstanceUid::of(&self.pipeline.uid, &reference.uid, Role::Capture, 0);
+        let instance_name = name::instance(&self.pipeline.name, &reference.name, &uid.to_string());
+        let stream = StreamId::of(&self.pipeline.uid, &reference.uid);
+        let credentials = camera.spec.source.credentials_secret_ref.as_ref().map(|secret| secret.name.clone());
+        let assignment = Assignment {
+            instance: uid,
+            stream,
+            activity: match self.state {
+                PipelineState::Running => Activity::Running,
+                PipelineState::Paused | PipelineState::Stopped => Activity::Paused,
+            },
+            pipeline: self.pipeline.clone(),
+            camera: reference.clone(),
+            site: camera.effective_site(),
+            source: CaptureSource {
+                url: camera.spec.source.url.clone(),
+                transport: match camera.spec.effective_transport() {
+                    Transport::Tcp => "tcp".to_owned(),
+                    Transport::Udp => "udp".to_owned(),
+                },
+                credentials: credentials.is_some(),
+                credentials_secret: credentials.clone(),
+            },
+            segment_seconds: self.settings.segment_seconds.unsigned_abs(),
+            storage_url: name::storage_url(&self.settings.group, &self.pipeline.namespace),
+            spool_bytes: self.spool_bytes,
+        };
+        let config = StreamConfig {
+            stream,
+            instance: uid,
+            pipeline: self.pipeline.clone(),
+            camera: reference.clone(),
+            group: self.settings.group.clone(),
+            replicas: self.settings.replicas.unsigned_abs(),
+            retention_seconds: self.retention_seconds,
+            rollup_seconds: self.settings.rollup_seconds.unsigned_abs(),
+            delete_with_pipeline: self.settings.deletion_policy == DeletionPolicy::Delete,
+            live_url: name::live_url(&instance_name, &self.service, &self.pipeline.namespace),
+            deleted: false,
+        };
+        Instance {
+            uid,
+            name: instance_name,
+            camera: reference,
+            leaving: false,
+            replicas: i32::from(self.state != PipelineState::Stopped),
+            assignment: revision::number(observed.held.get(&uid), assignment, config, observed.now),
+            spool: self.spool.clone(),
+            credentials,
+        }
+    }
+
+    /// The instance of a camera that this Pipeline no longer records: its pod runs (also when the Pipeline is stopped)
+    /// until the last footage is uploaded. Its camera may be gone: everything comes from what it was told last.
+    fn leaving(&self, uid: InstanceUid, held: &Numbered, now: Timestamp) -> Instance {
+        let assignment = Assignment { activity: Activity::Draining, ..held.envelope.data.clone() };
+        let camera = assignment.camera.clone();
+        Instance {
+            uid,
+            name: name::instance(&self.pipeline.name, &camera.name, &uid.to_string()),
+            credentials: assignment.source.credentials_secret.clone(),
+            leaving: true,
+            replicas: 1,
+            assignment: revision::number(Some(held), assignment, held.stream.clone(), now),
+            spool: self.spool.clone(),
+            camera,
+        }
+    }
+}
+
+/// Size of the spool in effect.
+fn spool_size(spool: &Spool) -> String {
+    spool.size.as_ref().map_or_else(|| DEFAULT_SPOOL.to_owned(), |size| size.0.clone())
+}
+
+#[cfg(test)]
+#[allow(missing_docs, clippy::missing_panics_doc)]
+pub mod tests {
+    use std::{collections::BTreeMap, sync::Arc};
+
+    use super::*;
+    use crate::{
+        domain::control::InstanceReport,
+        operator::{
+            broker::{InstanceView, fleet::Link, wanted::Control},
+            fixture::{self, PipelineFixture, at},
+        },
+    };
+
+    /// An assignment of a camera `c` by a pipeline `p`.
+    pub fn assignment(activity: Activity, segment_seconds: u32) -> Assignment {
+        let plan = plan(&fixture::pipeline("p").selecting_all(), &observed(&["c"]));
+        Assignment { activity, segment_seconds, ..plan.instances[0].assignment.envelope.data.clone() }
+    }
+
+    /// Its stream.
+    pub fn stream() -> StreamConfig {
+        plan(&fixture::pipeline("p").selecting_all(), &observed(&["c"])).instances[0].assignment.stream.clone()
+    }
+
+    /// A namespace with these cameras and two storage nodes.
+    pub fn observed(cameras: &[&str]) -> Observed {
+        Observed {
+            cameras: cameras.iter().map(|name| Arc::new(fixture::camera(name))).collect(),
+            pipelines: Vec::new(),
+            storage_nodes: vec![fixture::storage_node("a"), fixture::storage_node("b")],
+            held: BTreeMap::new(),
+            deployments: BTreeMap::new(),
+            volume_claims: BTreeMap::new(),
+            pods: BTreeMap::new(),
+            views: BTreeMap::new(),
+            summary: None,
+            link: Link::Up(at(0)),
+            trouble: None,
+            now: at(0),
+        }
+    }
+
+    /// The plan of a pipeline that is alone, or the only one not yet in `observed`.
+    pub fn plan(pipeline: &PipelineFixture, observed: &Observed) -> Plan {
+        let mut observed = observed.clone();
+        observed.pipelines.push(pipeline.arc());
+        super::pipeline(&pipeline.0, &observed).expect("a valid spec")
+    }
+
+    /// What is there once a plan is carried out.
+    pub fn carried_out(plan: &Plan, observed: &Observed) -> Observed {
+        let mut after = observed.clone();
+        after.held = plan
+            .instances
+            .iter()
+            .map(|i| (i.uid, Numbered { resource_version: Some("1".into()), ..i.assignment.clone() }))
+            .collect();
+        after
+    }
+
+    fn reports(observed: &mut Observed, uid: InstanceUid, phase: Phase, revision: u64) {
+        let report = InstanceReport { phase, revision, ..InstanceReport::default() };
+        let view = InstanceView { view: View::Fresh(Box::new(report)), control: Control::InPlace, applied: revision };
+        observed.views.insert(uid, view);
+    }
+
+    #[test]
+    fn a_second_look_changes_nothing() {
+        let pipeline = fixture::pipeline("p").selecting_all();
+        let first = plan(&pipeline, &observed(&["a", "b"]));
+        let mut later = carried_out(&first, &observed(&["a", "b"]));
+        later.now = at(1000);
+        let second = plan(&pipeline, &later);
+        for (before, after) in first.instances.iter().zip(&second.instances) {
+            assert_eq!(before.assignment, after.assignment);
+        }
+        assert!(second.finished.is_empty());
+    }
+
+    #[test]
+    fn pausing_is_a_word_and_stopping_is_scaling() {
+        let running = plan(&fixture::pipeline("p").selecting_all(), &observed(&["c"]));
+        let there = carried_out(&running, &observed(&["c"]));
+        for (state, replicas) in
+            [(PipelineState::Running, 1), (PipelineState::Paused, 1), (PipelineState::Stopped, 0)]
+        {
+            let plan = plan(&fixture::pipeline("p").selecting_all().state(state), &there);
+            assert_eq!(plan.instances[0].replicas, replicas);
+            let activity = plan.instances[0].assignment.envelope.data.activity;
+            assert_eq!(activity == Activity::Running, state == PipelineState::Running);
+        }
+    }
+
+    #[test]
+    fn a_camera_of_an_older_pipeline_is_refused_and_a_missing_one_named() {
+        let mut observed = observed(&["lobby"]);
+        observed.pipelines.push(fixture::pipeline("older").created(-5).selecting_all().arc());
+        let plan = plan(&fixture::pipeline("p").naming(&["lobby", "ghost"]), &observed);
+        assert!(plan.instances.is_empty());
+        assert_eq!(plan.selected, 2);
+        assert_eq!(
+            plan.refused,
+            [
+                Refused::NotFound { camera: "ghost".into() },
+                Refused::ClaimedBy { camera: "lobby".into(), pipeline: "older".into() }
+            ]
+        );
+    }
+
+    #[test]
+    fn a_deselected_camera_drains_and_then_goes() {
+        let before = plan(&fixture::pipeline("p").selecting_all(), &observed(&["lobby", "dock"]));
+        let mut there = carried_out(&before, &observed(&["lobby", "dock"]));
+        there.now = at(100);
+        let narrowed = fixture::pipeline("p").naming(&["lobby"]);
+        let draining = plan(&narrowed, &there);
+        let leaving = draining.instances.iter().find(|i| i.leaving).expect("dock leaves");
+        assert_eq!(leaving.camera.name, "dock");
+        assert_eq!(leaving.assignment.envelope.data.activity, Activity::Draining);
+        assert_eq!((leaving.replicas, draining.finished.len()), (1, 0));
+        assert_eq!(draining.look_again, Some(at(100) + DRAIN_BOUND));
+
+        let mut there = carried_out(&draining, &there);
+        let revision = leaving.assignment.envelope.revision;
+        // Drained of an earlier assignment says nothing about this one.
+        reports(&mut there, leaving.uid, Phase::Drained, revision - 1);
+        assert!(plan(&narrowed, &there).finished.is_empty());
+        reports(&mut there, leaving.uid, Phase::Drained, revision);
+        assert_eq!(plan(&narrowed, &there).finished, BTreeSet::from([leaving.uid]));
+    }
+
+    #[test]
+    fn draining_has_a_bound() {
+        let before = plan(&fixture::pipeline("p").selecting_all(), &observed(&["dock"]));
+        let there = carried_out(&before, &observed(&[]));
+        let draining = plan(&fixture::pipeline("p").selecting_all(), &there);
+        let mut there = carried_out(&draining, &there);
+        there.now = at(0) + DRAIN_BOUND;
+        assert_eq!(plan(&fixture::pipeline("p").selecting_all(), &there).finished.len(), 1);
+    }
+
+    #[test]
+    fn a_camera_that_comes_back_records_again_with_a_higher_number() {
+        let pipeline = fixture::pipeline("p").selecting_all();
+        let before = plan(&pipeline, &observed(&["dock"]));
+        let gone = carried_out(&before, &observed(&[]));
+        let draining = plan(&pipeline, &gone);
+        let mut back = carried_out(&draining, &observed(&["dock"]));
+        back.now = at(5);
+        let plan = plan(&pipeline, &back);
+        let instance = &plan.instances[0].assignment;
+        assert_eq!(instance.envelope.data.activity, Activity::Running);
+        assert!(instance.envelope.revision > draining.instances[0].assignment.envelope.revision);
+    }
+
+    #[test]
+    fn eighty_five_percent_of_the_spool_are_the_agents() {
+        let plan = plan(&fixture::pipeline("p").selecting_all(), &observed(&["c"]));
+        let bytes = plan.instances[0].assignment.envelope.data.spool_bytes;
+        assert_eq!(bytes, (2 << 30) / 100 * 85);
+    }
+}

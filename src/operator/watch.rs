@@ -1,0 +1,335 @@
+//! One watch per kind, shared by all controllers, and what each event of it sets in motion.
+//!
+//! Not here: reconciling. Every event enters its store; then the objects it concerns are enqueued: a child's owner by
+//! label, every Pipeline of the namespace for a Camera or `StorageNode`. A deletion that is seen is handed on with the
+//! object as it last was, because nothing else will know it.
+
+use std::{convert::Infallible, fmt::Debug, sync::Arc};
+
+use futures::{Stream, StreamExt, channel::mpsc};
+use k8s_openapi::api::{
+    apps::v1::{Deployment, StatefulSet},
+    core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service},
+};
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    core::NamespaceResourceScope,
+    runtime::{
+        WatchStreamExt,
+        controller::ReconcileRequest,
+        reflector::{ObjectRef, Store, store::Writer},
+        watcher::{self, Event, watcher},
+    },
+};
+use serde::de::DeserializeOwned;
+use tokio::task::JoinSet;
+
+use super::{
+    context::{Stores, in_namespace},
+    labels,
+};
+use crate::api::{Camera, Pipeline, StorageNode};
+
+/// How many reconcile requests may wait to be merged into a controller's queue; a full one slows the watch down.
+const QUEUE: usize = 1024;
+
+/// Where requests to reconcile go.
+#[derive(Clone)]
+pub struct Triggers {
+    pipelines: mpsc::Sender<ObjectRef<Pipeline>>,
+    cameras: mpsc::Sender<ObjectRef<Camera>>,
+    storage_nodes: mpsc::Sender<ObjectRef<StorageNode>>,
+}
+
+/// Where the controllers take them from.
+pub struct Queues {
+    /// Requests of Pipelines.
+    pub pipelines: mpsc::Receiver<ObjectRef<Pipeline>>,
+    /// Requests of Cameras.
+    pub cameras: mpsc::Receiver<ObjectRef<Camera>>,
+    /// Requests of `StorageNodes`.
+    pub storage_nodes: mpsc::Receiver<ObjectRef<StorageNode>>,
+}
+
+/// A queue in the form `kube::runtime::applier` takes.
+pub fn requests<K>(queue: mpsc::Receiver<ObjectRef<K>>) -> impl Stream<Item = Result<ReconcileRequest<K>, Infallible>>
+where
+    K: Resource<DynamicType = ()> + 'static,
+{
+    queue.map(|object| Ok(ReconcileRequest::from(object)))
+}
+
+/// Both ends of the three queues.
+pub fn queues() -> (Triggers, Queues) {
+    let (pipelines, pipeline_queue) = mpsc::channel(QUEUE);
+    let (cameras, camera_queue) = mpsc::channel(QUEUE);
+    let (storage_nodes, node_queue) = mpsc::channel(QUEUE);
+    (
+        Triggers { pipelines, cameras, storage_nodes },
+        Queues { pipelines: pipeline_queue, cameras: camera_queue, storage_nodes: node_queue },
+    )
+}
+
+/// Sends one request; a controller that ended no longer wants any.
+async fn send<K: Resource<DynamicType = ()>>(queue: &mpsc::Sender<ObjectRef<K>>, namespace: &str, name: &str) {
+    use futures::SinkExt;
+    let _ = queue.clone().send(ObjectRef::new(name).within(namespace)).await;
+}
+
+impl Triggers {
+    /// Enqueues one Pipeline.
+    pub async fn pipeline(&self, namespace: &str, name: &str) {
+        send(&self.pipelines, namespace, name).await;
+    }
+
+    /// Enqueues one Camera.
+    pub async fn camera(&self, namespace: &str, name: &str) {
+        send(&self.cameras, namespace, name).await;
+    }
+
+    /// Enqueues one `StorageNode`.
+    pub async fn storage_node(&self, namespace: &str, name: &str) {
+        send(&self.storage_nodes, namespace, name).await;
+    }
+
+    /// Enqueues the owner of a child, as its labels name it.
+    async fn owner_of<K: ResourceExt>(&self, stores: &Stores, child: &K) {
+        let namespace = child.namespace().unwrap_or_default();
+        if let Some(pipeline) = child.labels().get(labels::PIPELINE) {
+            self.pipeline(&namespace, pipeline).await;
+        }
+        if let Some(node) = child.labels().get(labels::STORAGE_NODE) {
+            self.storage_node(&namespace, node).await;
+        } else if child.labels().contains_key(labels::GROUP) {
+            self.storage_nodes_of(stores, &namespace).await;
+        }
+    }
+
+    /// Enqueues every Pipeline of a namespace.
+    async fn pipelines_of(&self, stores: &Stores, namespace: &str) {
+        for pipeline in in_namespace(&stores.pipelines, namespace) {
+            self.pipeline(namespace, &pipeline.name_any()).await;
+        }
+    }
+
+    /// Enqueues every Camera of a namespace.
+    async fn cameras_of(&self, stores: &Stores, namespace: &str) {
+        for camera in in_namespace(&stores.cameras, namespace) {
+            self.camera(namespace, &camera.name_any()).await;
+        }
+    }
+
+    /// Enqueues every `StorageNode` of a namespace.
+    async fn storage_nodes_of(&self, stores: &Stores, namespace: &str) {
+        for node in in_namespace(&stores.storage_nodes, namespace) {
+            self.storage_node(namespace, &node.name_any()).await;
+        }
+    }
+}
+
+/// A deletion that was seen, with the object as it last was.
+pub enum Deleted {
+    /// A Pipeline.
+    Pipeline(Box<Pipeline>),
+    /// A Camera.
+    Camera(Box<Camera>),
+}
+
+/// Called for each deletion that is seen.
+pub type OnDeleted = Arc<dyn Fn(Deleted) + Send + Sync>;
+
+/// Writers of all stores.
+pub struct Writers {
+    cameras: Writer<Camera>,
+    pipelines: Writer<Pipeline>,
+    storage_nodes: Writer<StorageNode>,
+    deployments: Writer<Deployment>,
+    stateful_sets: Writer<StatefulSet>,
+    config_maps: Writer<ConfigMap>,
+    services: Writer<Service>,
+    volume_claims: Writer<PersistentVolumeClaim>,
+    pods: Writer<Pod>,
+}
+
+/// Empty stores and their writers.
+pub fn stores() -> (Stores, Writers) {
+    fn pair<K>() -> (Store<K>, Writer<K>)
+    where
+        K: Resource<DynamicType = ()> + Clone + 'static,
+    {
+        let writer = Writer::new(());
+        (writer.as_reader(), writer)
+    }
+    let (cameras, cameras_writer) = pair();
+    let (pipelines, pipelines_writer) = pair();
+    let (storage_nodes, storage_nodes_writer) = pair();
+    let (deployments, deployments_writer) = pair();
+    let (stateful_sets, stateful_sets_writer) = pair();
+    let (config_maps, config_maps_writer) = pair();
+    let (services, services_writer) = pair();
+    let (volume_claims, volume_claims_writer) = pair();
+    let (pods, pods_writer) = pair();
+    (
+        Stores {
+            cameras,
+            pipelines,
+            storage_nodes,
+            deployments,
+            stateful_sets,
+            config_maps,
+            services,
+            volume_claims,
+            pods,
+        },
+        Writers {
+            cameras: cameras_writer,
+            pipelines: pipelines_writer,
+            storage_nodes: storage_nodes_writer,
+            deployments: deployments_writer,
+            stateful_sets: stateful_sets_writer,
+            config_maps: config_maps_writer,
+            services: services_writer,
+            volume_claims: volume_claims_writer,
+            pods: pods_writer,
+        },
+    )
+}
+
+/// Waits until every store has seen its first list.
+pub async fn synced(stores: &Stores) {
+    // An error means that the watch task is gone, and with it the process.
+    let _ = tokio::join!(
+        stores.cameras.wait_until_ready(),
+        stores.pipelines.wait_until_ready(),
+        stores.storage_nodes.wait_until_ready(),
+        stores.deployments.wait_until_ready(),
+        stores.stateful_sets.wait_until_ready(),
+        stores.config_maps.wait_until_ready(),
+        stores.services.wait_until_ready(),
+        stores.volume_claims.wait_until_ready(),
+        stores.pods.wait_until_ready(),
+    );
+}
+
+/// Starts all watches.
+pub fn start(
+    client: &Client,
+    namespace: Option<&str>,
+    writers: Writers,
+    stores: &Stores,
+    triggers: &Triggers,
+    on_deleted: &OnDeleted,
+) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    let all = watcher::Config::default();
+    let ours = watcher::Config::default().labels(&labels::ours());
+    {
+        let (stores, triggers, on_deleted) = (stores.clone(), triggers.clone(), on_deleted.clone());
+        tasks.spawn(watch(api(client, namespace), all.clone(), writers.pipelines, move |pipeline: Pipeline, gone| {
+            let (stores, triggers, on_deleted) = (stores.clone(), triggers.clone(), on_deleted.clone());
+            async move {
+                let namespace = pipeline.namespace().unwrap_or_default();
+                // Claims: another Pipeline may win or lose cameras by this one's coming, going or editing.
+                triggers.pipelines_of(&stores, &namespace).await;
+                triggers.cameras_of(&stores, &namespace).await;
+                if gone {
+                    on_deleted(Deleted::Pipeline(Box::new(pipeline)));
+                }
+            }
+        }));
+    }
+    {
+        let (stores, triggers, on_deleted) = (stores.clone(), triggers.clone(), on_deleted.clone());
+        tasks.spawn(watch(api(client, namespace), all.clone(), writers.cameras, move |camera: Camera, gone| {
+            let (stores, triggers, on_deleted) = (stores.clone(), triggers.clone(), on_deleted.clone());
+            async move {
+                let namespace = camera.namespace().unwrap_or_default();
+                triggers.camera(&namespace, &camera.name_any()).await;
+                triggers.pipelines_of(&stores, &namespace).await;
+                if gone {
+                    on_deleted(Deleted::Camera(Box::new(camera)));
+                }
+            }
+        }));
+    }
+    {
+        let (stores, triggers) = (stores.clone(), triggers.clone());
+        tasks.spawn(watch(api(client, namespace), all, writers.storage_nodes, move |node: StorageNode, _| {
+            let (stores, triggers) = (stores.clone(), triggers.clone());
+            async move {
+                let namespace = node.namespace().unwrap_or_default();
+                triggers.storage_nodes_of(&stores, &namespace).await;
+                triggers.pipelines_of(&stores, &namespace).await;
+            }
+        }));
+    }
+    children(&mut tasks, api::<Deployment>(client, namespace), &ours, writers.deployments, stores, triggers);
+    children(&mut tasks, api::<StatefulSet>(client, namespace), &ours, writers.stateful_sets, stores, triggers);
+    children(&mut tasks, api::<ConfigMap>(client, namespace), &ours, writers.config_maps, stores, triggers);
+    children(&mut tasks, api::<Service>(client, namespace), &ours, writers.services, stores, triggers);
+    children(&mut tasks, api::<PersistentVolumeClaim>(client, namespace), &ours, writers.volume_claims, stores, triggers);
+    children(&mut tasks, api::<Pod>(client, namespace), &ours, writers.pods, stores, triggers);
+    tasks
+}
+
+fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+{
+    match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
+
+fn children<K>(
+    tasks: &mut JoinSet<()>,
+    api: Api<K>,
+    config: &watcher::Config,
+    writer: Writer<K>,
+    stores: &Stores,
+    triggers: &Triggers,
+) where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    let (stores, triggers) = (stores.clone(), triggers.clone());
+    tasks.spawn(watch(api, config.clone(), writer, move |child: K, _| {
+        let (stores, triggers) = (stores.clone(), triggers.clone());
+        async move { triggers.owner_of(&stores, &child).await }
+    }));
+}
+
+/// Feeds a store from a watch for ever; `touched` is told each object that came, changed or went (`true`).
+async fn watch<K, F, Fut>(api: Api<K>, config: watcher::Config, mut writer: Writer<K>, touched: F)
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    F: Fn(K, bool) -> Fut,
+    Fut: Future<Output = ()>,
+{
+    let store = writer.as_reader();
+    let mut events = std::pin::pin!(watcher(api, config).default_backoff());
+    while let Some(event) = events.next().await {
+        let event = match event {
+            Ok(event) => event.modify(|object| {
+                // Half of an object's bytes, and nothing we read.
+                object.managed_fields_mut().clear();
+            }),
+            Err(error) => {
+                tracing::warn!(kind = %K::kind(&()), %error, "the watch broke off; trying again");
+                continue;
+            }
+        };
+        writer.apply_watcher_event(&event);
+        match event {
+            Event::Apply(object) => touched(object, false).await,
+            Event::Delete(object) => touched(object, true).await,
+            // The store is swapped when the list is complete; before that a reconcile would see the old one.
+            Event::InitDone => {
+                for object in store.state() {
+                    touched((*object).clone(), false).await;
+                }
+            }
+            Event::Init | Event::InitApply(_) => {}
+        }
+    }
+}
