@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2153 # NAME and the like come from layout.sh
 # Importing image archives into the cluster's containerd. Not building them: that is hack/images.
 
 # content_of ARCHIVE: a hash that stands for the images in it. The manifest names everything else by digest, and reading

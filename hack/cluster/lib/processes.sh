@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2153 # NAME and the like come from layout.sh
 # Starting, recognising and ending the cluster's processes. Not a supervisor: what dies stays dead until the next `up`.
 # A process is ours if its pid file has its pid *and* its start time (pids are reused), or if it is in our cgroup.
 
@@ -26,6 +26,7 @@ start() {
   shift
   if pid_of "$daemon" >/dev/null; then return 0; fi
   rm -f "$PIDS/$daemon"
+  # shellcheck disable=SC2016 # expanded inside
   # 9>&-: a daemon must not hold the lock of `up`. exec keeps pid and start time, also through nsenter and unshare.
   setsid --fork bash -c '
     set -euo pipefail

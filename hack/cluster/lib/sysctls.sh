@@ -3,6 +3,7 @@
 # before the first cluster are kept and put back when the last one goes.
 
 SYSCTLS_BEFORE=$CLUSTERS/sysctls-before
+# shellcheck disable=SC2034 # read by node.sh
 KUBELET_SYSCTLS=(vm.overcommit_memory vm.panic_on_oom kernel.panic kernel.panic_on_oops kernel.keys.root_maxkeys kernel.keys.root_maxbytes)
 
 remember_sysctl() {

@@ -1,0 +1,212 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/asticode/go-astits"
+	"github.com/bluenviron/gortsplib/v4"
+	"github.com/bluenviron/gortsplib/v4/pkg/description"
+	"github.com/bluenviron/gortsplib/v4/pkg/format"
+	"github.com/bluenviron/mediacommon/v2/pkg/codecs/h264"
+	"github.com/bluenviron/mediacommon/v2/pkg/codecs/h265"
+	"github.com/bluenviron/mediacommon/v2/pkg/codecs/mpeg4audio"
+	"github.com/bluenviron/mediacommon/v2/pkg/formats/mpegts"
+	"github.com/pion/rtp"
+)
+
+// A clip is an MPEG transport stream without B-frames whose tracks all have the same length, so that it can be repeated
+// without a gap. (Not MP4: this reader of MP4 knows only the boxes that it writes itself.)
+type clip struct {
+	tracks []*track
+	units  []unit // of all tracks, in the order of time
+	length time.Duration
+}
+
+type track struct {
+	media  *description.Media
+	clock  int64 // RTP ticks a second
+	encode func(parts [][]byte) ([]*rtp.Packet, error)
+	ticks  int64  // length of the clip
+	base   uint32 // RTP time of the clip's first frame; random, as RFC 3550 asks for
+}
+
+// A unit is one frame of one track.
+type unit struct {
+	track *track
+	ticks int64    // since the clip's beginning
+	parts [][]byte // NAL units, or the one AAC frame
+}
+
+func (u unit) time() time.Duration { return seconds(u.ticks, u.track.clock) }
+
+// seconds avoids the overflow of ticks × 10⁹ after some days of play.
+func seconds(ticks, clock int64) time.Duration {
+	return time.Duration(ticks/clock)*time.Second + time.Duration(ticks%clock)*time.Second/time.Duration(clock)
+}
+
+// The clock of the file's timestamps.
+const fileClock = 90000
+
+func openClip(path string) (*clip, error) {
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	reader := &mpegts.Reader{R: bytes.NewReader(content)}
+	if err := reader.Initialize(); err != nil {
+		return nil, fmt.Errorf("failed to read %s: %w", path, err)
+	}
+	opened := &clip{}
+	for _, source := range reader.Tracks() {
+		t := &track{base: rand.Uint32()}
+		opened.tracks = append(opened.tracks, t)
+		var first *int64
+		// add notes one frame; the clip begins with the first one, whatever time the file gives it.
+		add := func(at int64, parts [][]byte) error {
+			if first == nil {
+				first = &at
+				if err := t.describe(source.Codec, parts); err != nil {
+					return err
+				}
+			}
+			opened.units = append(opened.units, unit{t, (at - *first) * t.clock / fileClock, parts})
+			return nil
+		}
+		switch codec := source.Codec.(type) {
+		case *mpegts.CodecH264:
+			reader.OnDataH264(source, func(pts, _ int64, parts [][]byte) error { return add(pts, parts) })
+		case *mpegts.CodecH265:
+			reader.OnDataH265(source, func(pts, _ int64, parts [][]byte) error { return add(pts, parts) })
+		case *mpegts.CodecMPEG4Audio:
+			reader.OnDataMPEG4Audio(source, func(pts int64, frames [][]byte) error {
+				for i, frame := range frames {
+					if err := add(pts+int64(i)*mpeg4audio.SamplesPerAccessUnit*fileClock/int64(codec.SampleRate), [][]byte{frame}); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		default:
+			return nil, fmt.Errorf("%s: no codec %T in this camera", path, codec)
+		}
+	}
+	for err == nil {
+		err = reader.Read()
+	}
+	if !errors.Is(err, astits.ErrNoMorePackets) {
+		return nil, fmt.Errorf("failed to read %s: %w", path, err)
+	}
+	slices.SortStableFunc(opened.units, func(a, b unit) int { return cmp.Compare(a.time(), b.time()) })
+	return opened, opened.measure(path)
+}
+
+// measure finds the length of the clip: each track's last frame is as long as its first.
+func (c *clip) measure(path string) error {
+	for _, t := range c.tracks {
+		var times []int64
+		for _, u := range c.units {
+			if u.track == t {
+				times = append(times, u.ticks)
+			}
+		}
+		if len(times) < 2 {
+			return fmt.Errorf("%s is empty", path)
+		}
+		t.ticks = times[len(times)-1] + times[1]
+		length := seconds(t.ticks, t.clock)
+		if c.length != 0 && c.length != length {
+			return fmt.Errorf("%s: tracks of %s and %s: a loop would have a gap", path, c.length, length)
+		}
+		c.length = length
+	}
+	return nil
+}
+
+// describe says what the track is, from its first frame: a key frame, which carries the parameter sets.
+func (t *track) describe(codec mpegts.Codec, parts [][]byte) error {
+	switch codec := codec.(type) {
+	case *mpegts.CodecH264:
+		forma := &format.H264{PayloadTyp: 96, PacketizationMode: 1}
+		for _, part := range parts {
+			switch h264.NALUType(part[0] & 0x1F) {
+			case h264.NALUTypeSPS:
+				forma.SPS = part
+			case h264.NALUTypePPS:
+				forma.PPS = part
+			}
+		}
+		encoder, err := forma.CreateEncoder()
+		if err != nil {
+			return err
+		}
+		t.carry(description.MediaTypeVideo, forma, encoder.Encode)
+	case *mpegts.CodecH265:
+		forma := &format.H265{PayloadTyp: 96}
+		for _, part := range parts {
+			switch h265.NALUType((part[0] >> 1) & 0x3F) {
+			case h265.NALUType_VPS_NUT:
+				forma.VPS = part
+			case h265.NALUType_SPS_NUT:
+				forma.SPS = part
+			case h265.NALUType_PPS_NUT:
+				forma.PPS = part
+			}
+		}
+		encoder, err := forma.CreateEncoder()
+		if err != nil {
+			return err
+		}
+		t.carry(description.MediaTypeVideo, forma, encoder.Encode)
+	case *mpegts.CodecMPEG4Audio:
+		forma := &format.MPEG4Audio{PayloadTyp: 97, Config: &codec.Config, SizeLength: 13, IndexLength: 3, IndexDeltaLength: 3}
+		encoder, err := forma.CreateEncoder()
+		if err != nil {
+			return err
+		}
+		t.carry(description.MediaTypeAudio, forma, encoder.Encode)
+	}
+	return nil
+}
+
+func (t *track) carry(kind description.MediaType, forma format.Format, encode func([][]byte) ([]*rtp.Packet, error)) {
+	t.media = &description.Media{Type: kind, Formats: []format.Format{forma}}
+	t.clock = int64(forma.ClockRate())
+	t.encode = encode
+}
+
+func (c *clip) medias() []*description.Media {
+	medias := make([]*description.Media, len(c.tracks))
+	for i, t := range c.tracks {
+		medias[i] = t.media
+	}
+	return medias
+}
+
+// play sends the clip for ever, whether somebody watches or not. A delay of this process delays packets; it never changes
+// their time.
+func (c *clip) play(stream *gortsplib.ServerStream) error {
+	began := time.Now()
+	for round := int64(0); ; round++ {
+		for _, u := range c.units {
+			due := began.Add(time.Duration(round)*c.length + u.time())
+			time.Sleep(time.Until(due))
+			packets, err := u.track.encode(u.parts)
+			if err != nil {
+				return err
+			}
+			for _, packet := range packets {
+				packet.Timestamp = u.track.base + uint32(round*u.track.ticks+u.ticks)
+				if err := stream.WritePacketRTPWithNTP(u.track.media, packet, due); err != nil {
+					return err
+				}
+			}
+		}
+	}
+}
