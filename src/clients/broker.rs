@@ -6,12 +6,12 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use futures::{Stream, StreamExt, TryStreamExt};
+use futures::{Stream, StreamExt, TryStreamExt, stream::BoxStream};
 use lapin::{
     BasicProperties, Channel, Connection, ConnectionProperties, Consumer, ExchangeKind,
     options::{
-        BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
-        ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
+        BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions,
+        ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
     },
     types::{AMQPValue, FieldTable, ShortString},
 };
@@ -191,26 +191,32 @@ impl Broker {
         queue: &str,
         prefetch: u16,
     ) -> Result<impl Stream<Item = Result<Delivery, Error>> + Send + Unpin + use<>, Error> {
-        let consumer: Consumer = within(async {
+        let (_, consumer) = self.open_consumer(queue, prefetch).await?;
+        Ok(deliveries(consumer, queue))
+    }
+
+    /// As [`Self::consume`], for a consumer that may want to stop taking messages without giving back those it has.
+    pub async fn subscribe(&self, queue: &str, prefetch: u16) -> Result<Subscription, Error> {
+        let (channel, consumer) = self.open_consumer(queue, prefetch).await?;
+        let consuming = Consuming { channel, tag: consumer.tag() };
+        Ok(Subscription { deliveries: deliveries(consumer, queue).boxed(), consumer: consuming })
+    }
+
+    /// A consumer on a channel of its own.
+    async fn open_consumer(&self, queue: &str, prefetch: u16) -> Result<(Channel, Consumer), Error> {
+        within(async {
             let channel = self.connection.create_channel().await.map_err(operation(|| "open a channel".to_owned()))?;
             channel
                 .basic_qos(prefetch, BasicQosOptions::default())
                 .await
                 .map_err(operation(|| format!("set the prefetch of {queue}")))?;
-            channel
+            let consumer = channel
                 .basic_consume(queue.into(), "".into(), BasicConsumeOptions::default(), FieldTable::default())
                 .await
-                .map_err(operation(|| format!("consume {queue}")))
+                .map_err(operation(|| format!("consume {queue}")))?;
+            Ok((channel, consumer))
         })
-        .await?;
-        let queue = queue.to_owned();
-        Ok(consumer.map_err(operation(move || format!("consume {queue}"))).map_ok(|inner| Delivery {
-            key: inner.routing_key.to_string(),
-            body: inner.data.clone(),
-            redelivered: inner.redelivered,
-            correlation_id: inner.properties.correlation_id().as_ref().map(ToString::to_string),
-            inner,
-        }))
+        .await
     }
 
     /// Declares a durable topic exchange.
@@ -278,6 +284,45 @@ impl Broker {
     async fn scratch_channel(&self) -> Result<Channel, Error> {
         self.connection.create_channel().await.map_err(operation(|| "open a channel".to_owned()))
     }
+}
+
+/// A consumer that can be cancelled.
+pub struct Subscription {
+    /// What is delivered. After [`Consuming::cancel`] it yields what had already arrived, and ends.
+    pub deliveries: BoxStream<'static, Result<Delivery, Error>>,
+    /// The consumer.
+    pub consumer: Consuming,
+}
+
+/// The broker's side of a [`Subscription`].
+pub struct Consuming {
+    channel: Channel,
+    tag: ShortString,
+}
+
+impl Consuming {
+    /// No more messages, please. Those delivered stay ours and can still be acknowledged.
+    pub async fn cancel(&self) -> Result<(), Error> {
+        within(async {
+            self.channel
+                .basic_cancel(self.tag.clone(), BasicCancelOptions::default())
+                .await
+                .map_err(operation(|| "cancel a consumer".to_owned()))
+        })
+        .await
+    }
+}
+
+/// A consumer's messages in our words.
+fn deliveries(consumer: Consumer, queue: &str) -> impl Stream<Item = Result<Delivery, Error>> + Send + Unpin + use<> {
+    let queue = queue.to_owned();
+    consumer.map_err(operation(move || format!("consume {queue}"))).map_ok(|inner| Delivery {
+        key: inner.routing_key.to_string(),
+        body: inner.data.clone(),
+        redelivered: inner.redelivered,
+        correlation_id: inner.properties.correlation_id().as_ref().map(ToString::to_string),
+        inner,
+    })
 }
 
 /// Value of a queue argument.
