@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use notify::{Config, Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use notify::{Config, Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher, event::ModifyKind};
 use tokio::sync::Notify;
 
 /// Replaces a file in one step: a reader sees the old content or the new, never a part.
@@ -63,7 +63,8 @@ impl Hints {
         let woken = Arc::new(Notify::new());
         let wake = woken.clone();
         let handler = move |event: notify::Result<Event>| match event {
-            Ok(event) if matches!(event.kind, EventKind::Access(_)) => {}
+            // Reading changes nothing; a touched file has the same content.
+            Ok(event) if matches!(event.kind, EventKind::Access(_) | EventKind::Modify(ModifyKind::Metadata(_))) => {}
             Ok(event) if !event.need_rescan() && !event.paths.iter().any(|path| relevant(path)) => {}
             _ => wake.notify_one(),
         };

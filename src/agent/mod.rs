@@ -1,12 +1,141 @@
-//! Role `agent`.
+//! Role `agent`: the sidecar of a capture pod that holds its tokens.
+//!
+//! It hands the assignment to the runner, seals and uploads what ffmpeg leaves in the spool, announces it, serves live
+//! and says how the instance is doing. Capture never waits for it: killed at any line, it goes on from the spool and its
+//! outbox. The spool is hostile to it (`spool`), the broker may be away for hours (`control`).
 
-use crate::telemetry::Outcome;
+mod announce;
+mod assignment;
+mod commands;
+mod context;
+mod control;
+mod live;
+mod metrics;
+mod outbox;
+mod report;
+mod sealer;
+mod spool;
+mod trim;
+mod upload;
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use self::{context::Context, live::Live, outbox::Outbox, spool::Spool};
+use crate::{
+    domain::{
+        name::{LIVE_PORT, METRICS_PORT},
+        session::LIVE_SEGMENTS,
+        spool::AGENT_FOLDER,
+    },
+    telemetry::{self, Outcome},
+};
+
+/// At shutdown: what is captured must be announced within this time, or wait for the next agent.
+const FLUSH: Duration = Duration::from_secs(60);
+/// At shutdown: the runner ends ffmpeg within this time.
+const RUNNER_ENDS: Duration = Duration::from_secs(8);
 
 /// Arguments of the role.
-#[derive(clap::Args)]
-pub struct Args {}
+#[derive(clap::Args, Clone, Debug)]
+pub struct Args {
+    /// Volume for footage, shared with the runner.
+    #[arg(long, env = "DSN_SPOOL", default_value = "/spool")]
+    pub spool: PathBuf,
+    /// Folder in which the runner finds its assignment.
+    #[arg(long, env = "DSN_ASSIGNMENT", default_value = "/assignment")]
+    pub assignment: PathBuf,
+    /// The assignment as mounted from the ConfigMap.
+    #[arg(long, env = "DSN_CONFIG", default_value = "/etc/dsn/assignment/assignment.json")]
+    pub config: PathBuf,
+    /// Folder of the mounted Secret with the broker's address and the live token.
+    #[arg(long, env = "DSN_AGENT_SECRET", default_value = "/etc/dsn/agent")]
+    pub agent_secret: PathBuf,
+    /// Folder of the mounted upload token.
+    #[arg(long, env = "DSN_STORAGE_SECRET", default_value = "/etc/dsn/storage")]
+    pub storage_secret: PathBuf,
+    /// Address of the live endpoint.
+    #[arg(long, env = "DSN_LIVE_ADDRESS", default_value_t = SocketAddr::from(([0, 0, 0, 0], LIVE_PORT)))]
+    pub live_address: SocketAddr,
+    /// Address of health and metrics.
+    #[arg(long, env = "DSN_METRICS_ADDRESS", default_value_t = SocketAddr::from(([0, 0, 0, 0], METRICS_PORT)))]
+    pub metrics_address: SocketAddr,
+}
 
 /// Runs the role until shutdown.
-pub async fn run(_args: Args) -> Outcome {
+pub async fn run(args: Args) -> Outcome {
+    let shutdown = telemetry::shutdown_token()?;
+    let outbox = Outbox::open(&args.spool.join(AGENT_FOLDER)).await?;
+    let live = Live::new(&outbox.newest(LIVE_SEGMENTS).await?);
+    let spool = Spool::open(&args.spool)?;
+    let context = Arc::new(Context::new(args, outbox, spool, live, shutdown));
+    tokio::try_join!(
+        async { Ok(assignment::follow_file(&context).await?) },
+        async { Ok(sealer::run(context.clone()).await?) },
+        until_finished(upload::run(context.clone(), true)),
+        until_finished(upload::run(context.clone(), false)),
+        until_finished(Box::pin(control::run(context.clone()))),
+        until_finished(trim::run(context.clone())),
+        until_finished(report::run(context.clone())),
+        async { Ok(serve_live(&context).await?) },
+        async { Ok(serve_health(&context).await?) },
+        until_finished(finish(&context)),
+    )?;
+    context.outbox.close_file().await;
     Ok(())
+}
+
+/// A task that has no error of its own to end with.
+async fn until_finished(task: impl Future<Output = ()>) -> Outcome {
+    task.await;
+    Ok(())
+}
+
+async fn serve_live(context: &Arc<Context>) -> std::io::Result<()> {
+    telemetry::serve(context.args.live_address, live::routes(context.clone()), context.finished.clone()).await
+}
+
+async fn serve_health(context: &Arc<Context>) -> std::io::Result<()> {
+    let registry = Arc::new(context.metrics.registry());
+    let ready = context.clone();
+    let readiness: telemetry::Readiness = Arc::new(move || match (ready.applied(), ready.worst_problem()) {
+        (None, _) => Err("no assignment yet".to_owned()),
+        // Live works without broker and storage; without the spool nothing does.
+        (_, Some(problem)) if problem.reason == "SpoolFailed" => Err(problem.message),
+        _ => Ok(()),
+    });
+    let routes = telemetry::health_routes(registry, readiness);
+    telemetry::serve(context.args.metrics_address, routes, context.finished.clone()).await
+}
+
+/// At shutdown: seals what the runner still finishes, announces everything, then ends all tasks.
+async fn finish(context: &Context) {
+    context.shutdown.cancelled().await;
+    let begun = tokio::time::Instant::now();
+    while begun.elapsed() < FLUSH {
+        context.to_scan.raise();
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        match is_flushed(context, begun.elapsed() > RUNNER_ENDS).await {
+            Ok(true) => break,
+            Ok(false) => {}
+            Err(error) => tracing::warn!("{}", telemetry::chain(&error)),
+        }
+    }
+    tracing::info!("flushed for {:?}", begun.elapsed());
+    context.finished.cancel();
+}
+
+/// Is everything sealed and announced? `impatient`: the runner has had its time to end ffmpeg.
+async fn is_flushed(context: &Context, impatient: bool) -> Result<bool, outbox::Error> {
+    if let Some(newest) = context.spool.sessions().unwrap_or_default().last()
+        && !impatient
+    {
+        // A session is closed once the runner has said how it ended and all of it is sealed.
+        let row = context.outbox.session(*newest).await?;
+        let ended = context.spool.session_file(*newest).is_some_and(|file| file.ended.is_some());
+        if !row.map_or(ended, |row| row.closed) {
+            return Ok(false);
+        }
+    }
+    let backlog = context.outbox.backlog().await?;
+    Ok(backlog.unannounced == 0 && context.outbox.untold_gaps().await? == 0)
 }

@@ -28,7 +28,6 @@ pub struct Sealed {
 
 /// Published times of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(clippy::struct_field_names, reason = "the unit belongs to the name of every time")]
 pub struct Placed {
     /// Begin; equals the end of the segment before unless `moved_us` or a missing number says otherwise.
     pub start_us: i64,

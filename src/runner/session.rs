@@ -78,7 +78,7 @@ fn sweep(rendition: &Path) -> io::Result<bool> {
     for entry in fs::read_dir(rendition)?.flatten() {
         match entry.file_name().to_str() {
             Some(name) if spool::segment_seq(name).is_some() => whole = true,
-            Some(name) if name.ends_with(".tmp") => {
+            Some(name) if Path::new(name).extension().is_some_and(|kind| kind == "tmp") => {
                 let _ = fs::remove_file(entry.path());
             }
             _ => {}

@@ -1,0 +1,139 @@
+//! Live: the newest sealed segments, straight from the spool. Needs neither broker nor storage nor catalogue.
+//!
+//! Whoever presents the live token may read (the gateway does, after it has authorised its viewer).
+
+use std::{
+    collections::VecDeque,
+    path::Path,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::{Path as UrlPath, Request, State},
+    http::{HeaderMap, StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use tokio_util::io::ReaderStream;
+
+use super::{
+    context::Context,
+    spool::{init_path, segment_path},
+};
+use crate::domain::{
+    live::{LiveSegment, LiveWindow},
+    name::secret_key,
+    segment::{SOURCE, Segment, SegmentKey},
+    session::LIVE_SEGMENTS,
+    spool, token,
+};
+
+/// The live window.
+#[derive(Debug, Default)]
+pub struct Live {
+    segments: RwLock<VecDeque<LiveSegment>>,
+}
+
+impl Live {
+    /// With what an earlier agent left.
+    pub fn new(segments: &[Segment]) -> Self {
+        let live = Self::default();
+        for segment in segments {
+            live.push(segment);
+        }
+        live
+    }
+
+    /// Takes the next segment.
+    pub fn push(&self, segment: &Segment) {
+        let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
+        segments.push_back(LiveSegment {
+            key: segment.key.clone(),
+            file: spool::segment_file(segment.key.seq),
+            init: Some(spool::INIT_FILE.to_owned()),
+            sha256: segment.blob.sha256.clone(),
+            bytes: segment.blob.bytes,
+            codecs: segment.codecs.clone(),
+            width: segment.width,
+            height: segment.height,
+            start: segment.start,
+            end: segment.end,
+            media_us: segment.media_us,
+            playlist_seq: segment.playlist_seq,
+            discontinuity_seq: segment.discontinuity_seq,
+            target_seconds: segment.target_seconds,
+        });
+        while segments.len() > LIVE_SEGMENTS {
+            segments.pop_front();
+        }
+    }
+
+    /// A copy that had to go is no longer live.
+    pub fn remove(&self, key: &SegmentKey) {
+        self.segments.write().unwrap_or_else(PoisonError::into_inner).retain(|segment| segment.key != *key);
+    }
+
+    fn segments(&self) -> Vec<LiveSegment> {
+        self.segments.read().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+}
+
+/// The routes, all behind the token.
+pub fn routes(context: Arc<Context>) -> Router {
+    Router::new()
+        .route("/v1/live", get(window))
+        .route("/v1/live/{session}/{rendition}/{file}", get(file))
+        .layer(middleware::from_fn_with_state(context.clone(), authorise))
+        .with_state(context)
+}
+
+async fn authorise(State(context): State<Arc<Context>>, headers: HeaderMap, request: Request, next: Next) -> Response {
+    let presented = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.strip_prefix("Bearer "))
+        .unwrap_or_default();
+    // Read each time: the Secret may change, and the file is in memory.
+    let expected = std::fs::read_to_string(context.agent_secret(secret_key::LIVE_TOKEN)).unwrap_or_default();
+    if token::matches(presented, expected.trim()) {
+        next.run(request).await
+    } else {
+        (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")]).into_response()
+    }
+}
+
+async fn window(State(context): State<Arc<Context>>) -> Response {
+    let Some(applied) = context.applied() else {
+        return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "2")], "no assignment yet\n").into_response();
+    };
+    let window = LiveWindow { stream: applied.assignment.stream, segments: context.live.segments() };
+    ([(header::CACHE_CONTROL, "no-store")], Json(window)).into_response()
+}
+
+async fn file(
+    State(context): State<Arc<Context>>,
+    UrlPath((session, rendition, file)): UrlPath<(String, String, String)>,
+) -> Response {
+    let session = spool::session_of(&session).filter(|_| rendition == SOURCE);
+    let path = match (session, spool::segment_seq(&file)) {
+        (Some(session), Some(seq)) => segment_path(session, seq),
+        (Some(session), None) if file == spool::INIT_FILE => init_path(session),
+        _ => return StatusCode::NOT_FOUND.into_response(),
+    };
+    let Ok((open, length, _)) = open(&context, &path) else { return StatusCode::NOT_FOUND.into_response() };
+    let body = Body::from_stream(ReaderStream::with_capacity(tokio::io::AsyncReadExt::take(open, length), 64 << 10));
+    let headers = [
+        (header::CONTENT_TYPE, "video/mp4".to_owned()),
+        (header::CONTENT_LENGTH, length.to_string()),
+        (header::CACHE_CONTROL, "private, max-age=86400, immutable".to_owned()),
+    ];
+    (headers, body).into_response()
+}
+
+fn open(context: &Context, path: &Path) -> std::io::Result<(tokio::fs::File, u64, std::time::SystemTime)> {
+    let (file, length, modified) = context.spool.file(path)?;
+    Ok((tokio::fs::File::from_std(file), length, modified))
+}

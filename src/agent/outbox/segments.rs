@@ -1,0 +1,294 @@
+//! The way of a segment through the outbox: sealed → added → announced → stored → forgotten.
+//!
+//! Each move names the states it starts from, so that a repeated or late one changes nothing.
+
+use jiff::Timestamp;
+use sqlx::Row;
+
+use super::{Outbox, Result, json, number};
+use crate::domain::{
+    control::Backlog,
+    id::SessionId,
+    segment::{Gap, Segment, SegmentKey},
+    session::announce_again_after_us,
+};
+
+/// How far a segment is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Numbered, on disk.
+    Sealed,
+    /// In IPFS.
+    Added,
+    /// Told to the recorder.
+    Announced,
+    /// Pinned as often as asked for.
+    Stored,
+}
+
+impl State {
+    fn of(number: i64) -> Self {
+        match number {
+            0 => Self::Sealed,
+            1 => Self::Added,
+            2 => Self::Announced,
+            _ => Self::Stored,
+        }
+    }
+}
+
+impl Outbox {
+    /// The sealed segment that waits longest, or the newest one, except for those that somebody is at.
+    pub async fn to_add(&self, newest: bool, busy: &[SegmentKey]) -> Result<Option<Segment>> {
+        let order = if newest {
+            "SELECT segment FROM segments WHERE state = 0 AND on_disk = 1 ORDER BY playlist_seq DESC LIMIT ?"
+        } else {
+            "SELECT segment FROM segments WHERE state = 0 AND on_disk = 1 ORDER BY playlist_seq LIMIT ?"
+        };
+        let rows = sqlx::query(order).bind(number(busy.len() as u64 + 1)).fetch_all(&self.pool).await?;
+        for row in rows {
+            let segment: Segment = json(&row, "segment")?;
+            if !busy.contains(&segment.key) {
+                return Ok(Some(segment));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Is the session's init section in IPFS?
+    pub async fn init_is_added(&self, session: SessionId) -> Result<bool> {
+        let added: Option<i64> = sqlx::query_scalar("SELECT init_added FROM sessions WHERE session = ?")
+            .bind(session.to_string())
+            .fetch_optional(&self.pool)
+            .await?;
+        Ok(added == Some(1))
+    }
+
+    /// It is now.
+    pub async fn init_added(&self, session: SessionId) -> Result<()> {
+        sqlx::query("UPDATE sessions SET init_added = 1 WHERE session = ?")
+            .bind(session.to_string())
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+
+    /// sealed → added. A segment that is further stays there.
+    pub async fn added(&self, key: &SegmentKey) -> Result<()> {
+        sqlx::query("UPDATE segments SET state = 1, again_us = 0 WHERE session = ? AND seq = ? AND state = 0")
+            .bind(key.session.to_string())
+            .bind(number(key.seq))
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+
+    /// Segments to announce now: those never announced, and those not stored for too long.
+    pub async fn to_announce(&self, now: Timestamp, limit: u32) -> Result<Vec<Segment>> {
+        let rows = sqlx::query(
+            "SELECT segment FROM segments WHERE state IN (1, 2) AND again_us <= ? ORDER BY playlist_seq LIMIT ?",
+        )
+        .bind(now.as_microsecond())
+        .bind(limit)
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter().map(|row| json(row, "segment")).collect()
+    }
+
+    /// When the next announcement is due, µs.
+    pub async fn next_announcement_us(&self) -> Result<Option<i64>> {
+        Ok(sqlx::query_scalar("SELECT min(again_us) FROM segments WHERE state IN (1, 2)").fetch_one(&self.pool).await?)
+    }
+
+    /// added → announced, or once more.
+    pub async fn announced(&self, key: &SegmentKey, now: Timestamp) -> Result<()> {
+        let (session, seq) = (key.session.to_string(), number(key.seq));
+        let mut tx = self.pool.begin().await?;
+        let before: Option<i64> =
+            sqlx::query_scalar("SELECT announcements FROM segments WHERE session = ? AND seq = ? AND state IN (1, 2)")
+                .bind(&session)
+                .bind(seq)
+                .fetch_optional(&mut *tx)
+                .await?;
+        if let Some(before) = before {
+            let count = u32::try_from(before).unwrap_or(u32::MAX).saturating_add(1);
+            sqlx::query(
+                "UPDATE segments SET state = 2, announced_us = ?, announcements = ?, again_us = ?
+                 WHERE session = ? AND seq = ?",
+            )
+            .bind(now.as_microsecond())
+            .bind(count)
+            .bind(now.as_microsecond() + announce_again_after_us(count))
+            .bind(&session)
+            .bind(seq)
+            .execute(&mut *tx)
+            .await?;
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// After `hello`: everything that is not stored is announced again.
+    pub async fn announce_all_again(&self) -> Result<()> {
+        sqlx::query("UPDATE segments SET again_us = 0 WHERE state = 2").execute(&self.pool).await?;
+        Ok(())
+    }
+
+    /// Gaps that nobody has been told of.
+    pub async fn gaps(&self, limit: u32) -> Result<Vec<(i64, Gap)>> {
+        let rows =
+            sqlx::query("SELECT id, gap FROM gaps ORDER BY id LIMIT ?").bind(limit).fetch_all(&self.pool).await?;
+        rows.iter().map(|row| Ok((row.try_get("id")?, json(row, "gap")?))).collect()
+    }
+
+    /// Somebody has taken responsibility for the gap.
+    pub async fn gap_told(&self, id: i64) -> Result<()> {
+        sqlx::query("DELETE FROM gaps WHERE id = ?").bind(id).execute(&self.pool).await?;
+        Ok(())
+    }
+
+    /// announced → stored, for everything up to and including `upto`.
+    pub async fn stored(&self, upto: &SegmentKey) -> Result<u64> {
+        let done = sqlx::query("UPDATE segments SET state = 3 WHERE session = ? AND seq <= ? AND state IN (1, 2)")
+            .bind(upto.session.to_string())
+            .bind(number(upto.seq))
+            .execute(&self.pool)
+            .await?;
+        Ok(done.rows_affected())
+    }
+
+    /// Back to sealed: the bytes and their init section are uploaded and announced again. `None`: not known any more.
+    /// `Some(false)`: the local copy is gone.
+    pub async fn readd(&self, key: &SegmentKey) -> Result<Option<bool>> {
+        let (session, seq) = (key.session.to_string(), number(key.seq));
+        let mut tx = self.pool.begin().await?;
+        let on_disk: Option<i64> = sqlx::query_scalar("SELECT on_disk FROM segments WHERE session = ? AND seq = ?")
+            .bind(&session)
+            .bind(seq)
+            .fetch_optional(&mut *tx)
+            .await?;
+        if on_disk == Some(1) {
+            sqlx::query("UPDATE segments SET state = 0 WHERE session = ? AND seq = ?")
+                .bind(&session)
+                .bind(seq)
+                .execute(&mut *tx)
+                .await?;
+            sqlx::query("UPDATE sessions SET init_added = 0 WHERE session = ?")
+                .bind(&session)
+                .execute(&mut *tx)
+                .await?;
+        }
+        tx.commit().await?;
+        Ok(on_disk.map(|on_disk| on_disk == 1))
+    }
+
+    /// A segment that is still known.
+    pub async fn segment(&self, key: &SegmentKey) -> Result<Option<Segment>> {
+        let row = sqlx::query("SELECT segment FROM segments WHERE session = ? AND seq = ?")
+            .bind(key.session.to_string())
+            .bind(number(key.seq))
+            .fetch_optional(&self.pool)
+            .await?;
+        row.map(|row| json(&row, "segment")).transpose()
+    }
+
+    /// Stored segments outside the newest `live`: their local copies may go.
+    pub async fn trimmable(&self, live: usize) -> Result<Vec<SegmentKey>> {
+        self.keys(
+            sqlx::query(
+                "SELECT segment FROM segments WHERE state = 3 AND playlist_seq < coalesce((
+                   SELECT min(playlist_seq) FROM (
+                     SELECT playlist_seq FROM segments ORDER BY playlist_seq DESC LIMIT ?)), 0)
+                 ORDER BY playlist_seq LIMIT 200",
+            )
+            .bind(number(live as u64)),
+        )
+        .await
+    }
+
+    /// What disk pressure drops next: stored copies, then what IPFS already has, then the oldest.
+    pub async fn droppable(&self) -> Result<Option<(Segment, State)>> {
+        let row = sqlx::query(
+            "SELECT segment, state FROM segments WHERE on_disk = 1
+             ORDER BY CASE state WHEN 3 THEN 0 WHEN 0 THEN 2 ELSE 1 END, playlist_seq LIMIT 1",
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        row.map(|row| Ok((json(&row, "segment")?, State::of(row.try_get("state")?)))).transpose()
+    }
+
+    /// The local copy is gone; the row stays until the segment is stored.
+    pub async fn dropped(&self, key: &SegmentKey) -> Result<()> {
+        sqlx::query("UPDATE segments SET on_disk = 0 WHERE session = ? AND seq = ?")
+            .bind(key.session.to_string())
+            .bind(number(key.seq))
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+
+    /// Nothing is left to do for the segment; with `gap`, because it is lost.
+    pub async fn forget(&self, key: &SegmentKey, gap: Option<&Gap>) -> Result<()> {
+        let mut tx = self.pool.begin().await?;
+        sqlx::query("DELETE FROM segments WHERE session = ? AND seq = ?")
+            .bind(key.session.to_string())
+            .bind(number(key.seq))
+            .execute(&mut *tx)
+            .await?;
+        if let Some(gap) = gap {
+            sqlx::query("INSERT INTO gaps (gap) VALUES (?)")
+                .bind(serde_json::to_string(gap)?)
+                .execute(&mut *tx)
+                .await?;
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// The newest segments that are on disk, oldest first.
+    pub async fn newest(&self, count: usize) -> Result<Vec<Segment>> {
+        let rows = sqlx::query("SELECT segment FROM segments WHERE on_disk = 1 ORDER BY playlist_seq DESC LIMIT ?")
+            .bind(number(count as u64))
+            .fetch_all(&self.pool)
+            .await?;
+        rows.iter().rev().map(|row| json(row, "segment")).collect()
+    }
+
+    /// What waits.
+    pub async fn backlog(&self) -> Result<Backlog> {
+        let row = sqlx::query(
+            "SELECT count(*) FILTER (WHERE state < 2) AS unannounced, count(*) FILTER (WHERE state = 2) AS unstored,
+               coalesce(sum(bytes) FILTER (WHERE on_disk = 1), 0) AS bytes,
+               min(start_us) FILTER (WHERE state < 3) AS oldest FROM segments",
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        let count = |name: &str| -> Result<u64> { Ok(u64::try_from(row.try_get::<i64, _>(name)?).unwrap_or(0)) };
+        let oldest: Option<i64> = row.try_get("oldest")?;
+        Ok(Backlog {
+            unannounced: count("unannounced")?,
+            unstored: count("unstored")?,
+            bytes: count("bytes")?,
+            oldest: oldest.and_then(|us| Timestamp::from_microsecond(us).ok()),
+        })
+    }
+
+    /// Gaps not told yet.
+    pub async fn untold_gaps(&self) -> Result<u64> {
+        let count: i64 = sqlx::query_scalar("SELECT count(*) FROM gaps").fetch_one(&self.pool).await?;
+        Ok(u64::try_from(count).unwrap_or(0))
+    }
+
+    /// When anything was announced last, among what is not stored.
+    pub async fn last_announcement_us(&self) -> Result<Option<i64>> {
+        Ok(sqlx::query_scalar("SELECT max(announced_us) FROM segments WHERE state = 2").fetch_one(&self.pool).await?)
+    }
+
+    async fn keys(
+        &self,
+        query: sqlx::query::Query<'_, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>,
+    ) -> Result<Vec<SegmentKey>> {
+        let rows = query.fetch_all(&self.pool).await?;
+        rows.iter().map(|row| Ok(json::<Segment>(row, "segment")?.key)).collect()
+    }
+}

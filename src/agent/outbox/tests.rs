@@ -1,0 +1,180 @@
+use super::*;
+use crate::domain::{
+    fmp4::Media,
+    id::StreamId,
+    segment::{GapReason, SOURCE, SegmentKey},
+    session::Found,
+};
+
+fn blob(bytes: u64) -> Blob {
+    Blob { cid: "bafk".into(), sha256: "00".into(), bytes }
+}
+
+fn now() -> Timestamp {
+    Timestamp::from_second(2_000_000_000).expect("in range")
+}
+
+fn found(seq: u64) -> Found {
+    let start_us = i64::try_from(seq).expect("small") * 4_000_000;
+    let media = Media { start_us, media_us: 4_000_000, frames: 100, gop_us: 2_000_000, starts_with_keyframe: true };
+    Found { seq, media, sealed_us: now().as_microsecond() + start_us }
+}
+
+/// Seals segments `0..count` of a new session.
+async fn sealed(outbox: &Outbox, count: u64) -> Vec<SegmentKey> {
+    let mut stream = outbox.stream().await.expect("reads").unwrap_or_else(|| StreamBook::new(now()));
+    let session = SessionId::new();
+    let book = SessionBook::open(&stream, session, 4, &[found(0)]).expect("a segment");
+    let init = InitSection { blob: blob(900), codecs: "avc1".into(), width: 1, height: 1 };
+    let mut row = SessionRow { book, init, closed: false, ended: None };
+    let mut keys = Vec::new();
+    for seq in 0..count {
+        let numbered = row.book.number(&mut stream, &found(seq)).expect("new");
+        let key = SegmentKey { stream: StreamId::of("p", "c"), rendition: SOURCE.into(), session, seq };
+        let segment = Segment {
+            key: key.clone(),
+            camera: "c".into(),
+            camera_name: "n/c".into(),
+            site: "hq".into(),
+            file: String::new(),
+            blob: blob(1_000),
+            init: row.init.blob.clone(),
+            codecs: String::new(),
+            width: 1,
+            height: 1,
+            start: Timestamp::from_microsecond(numbered.start_us).expect("in range"),
+            end: Timestamp::from_microsecond(numbered.end_us).expect("in range"),
+            media_us: 4_000_000,
+            playlist_seq: numbered.playlist_seq,
+            discontinuity_seq: numbered.discontinuity_seq,
+            target_seconds: numbered.target_seconds,
+        };
+        outbox.seal(&segment, &stream, &row, &[]).await.expect("writes");
+        keys.push(key);
+    }
+    keys
+}
+
+async fn fresh() -> (tempfile::TempDir, Outbox) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let outbox = Outbox::open(folder.path()).await.expect("opens");
+    (folder, outbox)
+}
+
+#[tokio::test]
+async fn a_segment_moves_forward_and_repetitions_change_nothing() {
+    let (_folder, outbox) = fresh().await;
+    let keys = sealed(&outbox, 2).await;
+    assert_eq!(outbox.to_add(false, &[]).await.expect("reads").expect("waits").key, keys[0]);
+    assert_eq!(outbox.to_add(true, &[]).await.expect("reads").expect("waits").key, keys[1]);
+    assert_eq!(outbox.to_add(true, &keys).await.expect("reads"), None, "somebody is at both");
+
+    outbox.added(&keys[0]).await.expect("writes");
+    outbox.announced(&keys[1], now()).await.expect("writes");
+    assert_eq!(outbox.to_announce(now(), 10).await.expect("reads").len(), 1, "a sealed one is not announced");
+    outbox.announced(&keys[0], now()).await.expect("writes");
+    outbox.added(&keys[0]).await.expect("writes");
+    assert!(outbox.to_announce(now(), 10).await.expect("reads").is_empty(), "a late `added` moves nothing back");
+
+    let in_five_minutes = now() + jiff::SignedDuration::from_mins(5);
+    assert_eq!(outbox.to_announce(in_five_minutes, 10).await.expect("reads").len(), 1, "not stored: again");
+    outbox.announce_all_again().await.expect("writes");
+    assert_eq!(outbox.to_announce(now(), 10).await.expect("reads").len(), 1, "after hello: again");
+
+    assert_eq!(outbox.stored(&keys[1]).await.expect("writes"), 1, "a sealed one can't be stored");
+    assert_eq!(outbox.stored(&keys[1]).await.expect("writes"), 0);
+    let backlog = outbox.backlog().await.expect("reads");
+    assert_eq!((backlog.unannounced, backlog.unstored, backlog.bytes), (1, 0, 2_000));
+}
+
+#[tokio::test]
+async fn only_stored_copies_outside_the_live_window_are_trimmed() {
+    let (_folder, outbox) = fresh().await;
+    let keys = sealed(&outbox, 5).await;
+    for key in &keys {
+        outbox.added(key).await.expect("writes");
+        outbox.announced(key, now()).await.expect("writes");
+    }
+    outbox.stored(&keys[3]).await.expect("writes");
+    assert_eq!(outbox.trimmable(2).await.expect("reads"), keys[..3]);
+    assert_eq!(outbox.trimmable(5).await.expect("reads"), []);
+    assert_eq!(outbox.newest(2).await.expect("reads").iter().map(|s| s.key.seq).collect::<Vec<_>>(), [3, 4]);
+}
+
+#[tokio::test]
+async fn disk_pressure_drops_stored_then_added_then_the_oldest() {
+    let (_folder, outbox) = fresh().await;
+    let keys = sealed(&outbox, 3).await;
+    outbox.added(&keys[1]).await.expect("writes");
+    outbox.added(&keys[2]).await.expect("writes");
+    sqlx::query("UPDATE segments SET state = 3 WHERE seq = 2").execute(&outbox.pool).await.expect("writes");
+    let mut order = Vec::new();
+    while let Some((segment, state)) = outbox.droppable().await.expect("reads") {
+        order.push((segment.key.seq, state));
+        outbox.dropped(&segment.key).await.expect("writes");
+    }
+    assert_eq!(order, [(2, State::Stored), (1, State::Added), (0, State::Sealed)]);
+    assert_eq!(outbox.readd(&keys[1]).await.expect("reads"), Some(false), "the copy is gone");
+}
+
+#[tokio::test]
+async fn numbers_and_open_segments_survive_a_kill() {
+    let (folder, outbox) = fresh().await;
+    let keys = sealed(&outbox, 3).await;
+    let before = outbox.stream().await.expect("reads");
+    // No orderly close: a second process opens what the first left behind.
+    let again = Outbox::open(folder.path()).await.expect("opens");
+    assert_eq!(again.stream().await.expect("reads"), before);
+    let row = again.session(keys[0].session).await.expect("reads").expect("known");
+    assert_eq!(row.book.next_seq, 3);
+    assert!(again.to_add(false, &[]).await.expect("reads").is_some());
+}
+
+#[tokio::test]
+async fn a_damaged_outbox_is_put_aside_and_numbers_resume_above_the_floor() {
+    let (folder, outbox) = fresh().await;
+    sealed(&outbox, 1).await;
+    outbox.close_file().await;
+    std::fs::write(folder.path().join("outbox.db"), b"this is no database at all, not even a header").expect("writes");
+    let again = Outbox::open(folder.path()).await.expect("opens");
+    assert_eq!(again.stream().await.expect("reads"), None);
+    let kept = std::fs::read_dir(folder.path())
+        .expect("lists")
+        .flatten()
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with("outbox-damaged-"));
+    assert_eq!(kept.count(), 1);
+}
+
+#[tokio::test]
+async fn a_lost_segment_leaves_a_gap_to_tell() {
+    let (_folder, outbox) = fresh().await;
+    let keys = sealed(&outbox, 1).await;
+    let gap = Gap {
+        stream: keys[0].stream,
+        camera: "c".into(),
+        session: keys[0].session,
+        seq: Some(0),
+        from: now(),
+        to: now(),
+        reason: GapReason::SpoolFull,
+        detail: String::new(),
+    };
+    outbox.forget(&keys[0], Some(&gap)).await.expect("writes");
+    let gaps = outbox.gaps(10).await.expect("reads");
+    assert_eq!(gaps.iter().map(|(_, gap)| gap).collect::<Vec<_>>(), [&gap]);
+    outbox.gap_told(gaps[0].0).await.expect("writes");
+    assert_eq!(outbox.untold_gaps().await.expect("reads"), 0);
+}
+
+#[tokio::test]
+async fn the_folder_of_a_session_goes_when_nothing_of_it_is_open_but_never_the_newest() {
+    let (_folder, outbox) = fresh().await;
+    let first = sealed(&outbox, 1).await;
+    let second = sealed(&outbox, 1).await;
+    outbox.close(first[0].session, None).await.expect("writes");
+    outbox.close(second[0].session, None).await.expect("writes");
+    assert_eq!(outbox.finished_sessions().await.expect("reads"), []);
+    outbox.forget(&first[0], None).await.expect("writes");
+    outbox.forget(&second[0], None).await.expect("writes");
+    assert_eq!(outbox.finished_sessions().await.expect("reads"), [first[0].session]);
+}

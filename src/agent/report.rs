@@ -1,0 +1,168 @@
+//! What the instance says of itself: the runner's report and our own state, as one.
+
+use std::{sync::Arc, time::Duration, time::SystemTime};
+
+use super::context::{Context, Seen, now};
+use crate::{
+    domain::{
+        control::{Activity, Backlog, InstanceReport, Phase, Problem},
+        spool::{REPORT_TOUCH_SECONDS, RunnerReport},
+    },
+    telemetry,
+};
+
+/// A runner whose report is older is gone.
+const SILENT: Duration = Duration::from_secs(3 * REPORT_TOUCH_SECONDS);
+/// Silence makes no event: look now and then.
+const LOOK: Duration = Duration::from_secs(REPORT_TOUCH_SECONDS);
+/// What is announced and not stored may be asked for again (a pin that hangs for 2 minutes); after this nobody asks.
+const DRAIN_PATIENCE_US: i64 = 180_000_000;
+/// Drift that a person should hear of.
+const DRIFT_US: i64 = crate::domain::clock::DRIFT_US;
+
+/// Keeps the report up to date.
+pub async fn run(context: Arc<Context>) {
+    let mut woken = context.to_report.listen();
+    loop {
+        match compose(&context).await {
+            Ok(said) => {
+                context.metrics.reported(&said);
+                context.report.send_if_modified(|before| {
+                    let changed = *before != said;
+                    *before = said;
+                    changed
+                });
+            }
+            Err(error) => tracing::warn!("{}", telemetry::chain(&error)),
+        }
+        tokio::select! {
+            _ = woken.changed() => {}
+            () = tokio::time::sleep(LOOK) => {}
+            () = context.finished.cancelled() => return,
+        }
+    }
+}
+
+async fn compose(context: &Context) -> Result<InstanceReport, super::outbox::Error> {
+    let runner = context.spool.report().map(|(report, modified)| {
+        let age = SystemTime::now().duration_since(modified).unwrap_or_default();
+        (report, age)
+    });
+    let backlog = context.outbox.backlog().await?;
+    let activity = context.applied().map(|applied| (applied.revision, applied.assignment.activity));
+    let untold = context.outbox.untold_gaps().await?;
+    let last = context.outbox.last_announcement_us().await?;
+    let waiting_us = last.map(|last| now().as_microsecond().saturating_sub(last));
+    let drained = backlog.unannounced == 0
+        && untold == 0
+        && (backlog.unstored == 0 || waiting_us.is_none_or(|waiting| waiting > DRAIN_PATIENCE_US));
+    Ok(merge(runner, context.worst_problem(), activity, backlog, drained, context.seen()))
+}
+
+/// The runner's word, unless it is silent, stands in the way of ours, or we are draining.
+fn merge(
+    runner: Option<(RunnerReport, Duration)>,
+    ours: Option<Problem>,
+    wanted: Option<(u64, Activity)>,
+    backlog: Backlog,
+    drained: bool,
+    seen: Seen,
+) -> InstanceReport {
+    let mut report = InstanceReport { backlog, problem: ours, ..InstanceReport::default() };
+    let Some((runner, age)) = runner else { return report };
+    if age > SILENT {
+        report.phase = Phase::Failing;
+        report.problem = Some(Problem {
+            reason: "RunnerSilent".to_owned(),
+            message: "the runner does not report: look at the container runner of the pod".to_owned(),
+        });
+        return report;
+    }
+    report.revision = runner.revision;
+    report.phase = runner.phase;
+    report.session = runner.session;
+    report.starts = runner.starts;
+    report.video = runner.video.map(|mut video| {
+        if seen.gop_us > 0 {
+            video.gop_seconds = Some(rounded(seen.gop_us));
+        }
+        if video.fps == 0.0 && seen.fps > 0.0 {
+            video.fps = (seen.fps * 10.0).round() / 10.0;
+        }
+        video
+    });
+    if runner.problem.is_some() {
+        report.problem = runner.problem;
+    } else if report.problem.is_none() && seen.drift_us.abs() > DRIFT_US && runner.phase == Phase::Running {
+        report.problem = Some(Problem {
+            reason: "ClockDrift".to_owned(),
+            message: "the camera's clock runs at another speed than ours: check its frame rate and NTP settings"
+                .to_owned(),
+        });
+    }
+    if let Some((revision, Activity::Draining)) = wanted {
+        let stopped = runner.phase == Phase::Paused && runner.revision >= revision;
+        report.phase = if stopped && drained { Phase::Drained } else { Phase::Draining };
+    }
+    report
+}
+
+/// Tenths of a second: what moves less is no change of the camera.
+fn rounded(us: i64) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "a length for people")]
+    let seconds = us as f64 / 1e6;
+    (seconds * 10.0).round() / 10.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(reason: &str) -> Problem {
+        Problem { reason: reason.into(), message: String::new() }
+    }
+
+    fn running() -> RunnerReport {
+        RunnerReport { revision: 3, phase: Phase::Running, ..RunnerReport::default() }
+    }
+
+    fn merged(
+        runner: RunnerReport,
+        age: u64,
+        ours: Option<Problem>,
+        activity: Activity,
+        drained: bool,
+    ) -> (Phase, Option<String>) {
+        let runner = Some((runner, Duration::from_secs(age)));
+        let report = merge(runner, ours, Some((3, activity)), Backlog::default(), drained, Seen::default());
+        (report.phase, report.problem.map(|problem| problem.reason))
+    }
+
+    #[test]
+    fn the_worst_is_said_first() {
+        let storage = Some(problem("StorageUnreachable"));
+        let failing = RunnerReport { phase: Phase::Failing, problem: Some(problem("Unauthorized")), ..running() };
+        for (runner, age, ours, want) in [
+            (running(), 0, None, (Phase::Running, None)),
+            (running(), 0, storage.clone(), (Phase::Running, Some("StorageUnreachable".to_owned()))),
+            (failing, 0, storage.clone(), (Phase::Failing, Some("Unauthorized".to_owned()))),
+            (running(), 60, storage, (Phase::Failing, Some("RunnerSilent".to_owned()))),
+        ] {
+            assert_eq!(merged(runner, age, ours, Activity::Running, false), want);
+        }
+    }
+
+    #[test]
+    fn drained_is_said_only_when_ffmpeg_has_stopped_and_nothing_is_open() {
+        let stopped = RunnerReport { phase: Phase::Paused, ..running() };
+        let stale = RunnerReport { revision: 2, ..stopped.clone() };
+        for (runner, drained, want) in [
+            (stopped.clone(), true, Phase::Drained),
+            (stopped, false, Phase::Draining),
+            (stale, true, Phase::Draining),
+            (running(), true, Phase::Draining),
+        ] {
+            assert_eq!(merged(runner, 0, None, Activity::Draining, drained).0, want);
+        }
+    }
+}
