@@ -114,10 +114,13 @@ start_node() {
   wait_for 90 "node $NODE to be Ready ($LOGS/kubelet.log)" node_ready
 }
 
+# node_ready: says the node, and this kubelet said it: after a crash the API server still has the last one's word.
 node_ready() {
-  local ready
+  local ready beat
   must_run kubelet || return
-  ready=$(kubectl_ get node "$NODE" -o 'jsonpath={.status.conditions[?(@.type=="Ready")].status}: {.status.conditions[?(@.type=="Ready")].message}')
+  ready=$(kubectl_ get node "$NODE" --request-timeout=5s -o \
+    'jsonpath={range .status.conditions[?(@.type=="Ready")]}{.lastHeartbeatTime} {.status} {.message}{end}') || return 1
   printf '%s' "$ready"
-  [[ $ready == True:* ]]
+  beat=${ready%% *}
+  [[ $ready == *" True "* ]] && (($(date --date="$beat" +%s) >= $(stat --format=%Y "$PIDS/kubelet")))
 }
