@@ -43,6 +43,14 @@ pub enum Error {
         /// How long was waited.
         seconds: u64,
     },
+    /// A Secret that others depend on is gone or not what it should be; only a person can tell what is right.
+    #[error("{message}")]
+    Lost {
+        /// Stable word for the condition.
+        reason: &'static str,
+        /// What to do about it.
+        message: String,
+    },
     /// An object could not be written as JSON.
     #[error("failed to encode an object")]
     Encode(#[from] serde_json::Error),
@@ -120,7 +128,7 @@ impl Error {
                 _ => "ApiServerUnreachable",
             },
             Self::Foreign { .. } => "ForeignObject",
-            Self::Invalid { reason, .. } => reason,
+            Self::Invalid { reason, .. } | Self::Lost { reason, .. } => reason,
             Self::Timeout { .. } => "Timeout",
             Self::Encode(_) => "EncodingFailed",
         }
@@ -130,8 +138,12 @@ impl Error {
     pub fn retry(&self) -> Retry {
         match self {
             Self::Invalid { .. } => Retry::OnChange,
-            // A foreign object isn't watched (it lacks our labels): only asking again finds out that it is gone.
-            Self::Api { .. } | Self::Foreign { .. } | Self::Timeout { .. } | Self::Encode(_) => Retry::Backoff,
+            // A foreign object isn't watched (it lacks our labels), nor is a Secret: only asking again finds out.
+            Self::Api { .. }
+            | Self::Foreign { .. }
+            | Self::Timeout { .. }
+            | Self::Lost { .. }
+            | Self::Encode(_) => Retry::Backoff,
         }
     }
 

@@ -1,13 +1,46 @@
-//! The `StorageNode` controller.
+//! The `StorageNode` controller: one disk's worth of IPFS as a `StatefulSet`, and what its group shares.
+//!
+//! Several nodes of a group reconcile the group's objects; they write the same, so whoever comes second writes nothing.
+//! No finalizer: children go with their owners, Secrets and (unless told otherwise) volumes stay and are found again.
+
+mod desired;
+mod keys;
+mod observe;
+mod plan;
+mod status;
 
 use std::sync::Arc;
 
 use kube::runtime::controller::Action;
 
-use super::{context::Context, error::Error};
+use self::{observe::Observed, plan::Plan};
+use super::{
+    apply::{self, Manager},
+    context::Context,
+    error::Error,
+};
 use crate::api::StorageNode;
 
-/// Brings one `StorageNode`'s children to what its spec says.
-pub async fn reconcile(_node: Arc<StorageNode>, _ctx: Arc<Context>) -> Result<Action, Error> {
-    Ok(Action::await_change())
+/// Brings one `StorageNode`'s children to what its spec says (rows K2, V10).
+///
+/// observe (stores) → keys (two Secrets, once) → plan (pure) → desired (pure) → apply → status (pure, on both branches)
+pub async fn reconcile(node: Arc<StorageNode>, ctx: Arc<Context>) -> Result<Action, Error> {
+    if node.metadata.deletion_timestamp.is_some() {
+        return Ok(Action::await_change());
+    }
+    let observed = observe::storage_node(&node, &ctx);
+    let outcome = bring_about(&node, &observed, &ctx).await;
+    let status = status::storage_node(&node, &observed, &outcome, ctx.now());
+    apply::status(&ctx, Manager::StorageNode, &*node, status).await?;
+    outcome.map(|_| Action::await_change())
+}
+
+async fn bring_about(node: &StorageNode, observed: &Observed, ctx: &Context) -> Result<Plan, Error> {
+    let plan = plan::storage_node(node, observed, keys::of(node, observed, ctx).await?)?;
+    // Configuration before what mounts it.
+    apply::child(ctx, Manager::StorageNode, desired::peers::config_map(&plan)).await?;
+    apply::child(ctx, Manager::StorageNode, desired::group_service::service(&plan)).await?;
+    apply::child(ctx, Manager::StorageNode, desired::service::service(&plan)).await?;
+    apply::child(ctx, Manager::StorageNode, desired::stateful_set::stateful_set(&plan, &ctx.config.images)).await?;
+    Ok(plan)
 }

@@ -1,0 +1,58 @@
+//! What there is: the watched objects of the node and its group. Reads stores only.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::{
+    apps::v1::StatefulSet,
+    core::v1::{PersistentVolumeClaim, Pod},
+};
+use kube::ResourceExt;
+
+use super::desired::stateful_set;
+use crate::{
+    api::StorageNode,
+    domain::name,
+    operator::{
+        context::{self, Context},
+        labels,
+    },
+};
+
+/// What a reconcile looks at.
+#[derive(Clone, Default)]
+pub struct Observed {
+    /// Every node of the group, this one included, in the order of their names.
+    pub group: Vec<Arc<StorageNode>>,
+    /// The node's `StatefulSet`.
+    pub stateful_set: Option<Arc<StatefulSet>>,
+    /// The node's volume claim.
+    pub claim: Option<Arc<PersistentVolumeClaim>>,
+    /// The node's pods.
+    pub pods: Vec<Arc<Pod>>,
+}
+
+impl Observed {
+    /// Does the node's pod work?
+    pub fn is_running(&self) -> bool {
+        let status = self.stateful_set.as_ref().and_then(|set| set.status.as_ref());
+        status.is_some_and(|status| status.ready_replicas.unwrap_or(0) > 0)
+    }
+}
+
+/// Looks.
+pub fn storage_node(node: &StorageNode, ctx: &Context) -> Observed {
+    let (namespace, name) = (node.namespace().unwrap_or_default(), node.name_any());
+    Observed {
+        group: context::in_namespace(&ctx.stores.storage_nodes, &namespace)
+            .into_iter()
+            .filter(|other| other.effective_group() == node.effective_group())
+            .filter(|other| other.metadata.deletion_timestamp.is_none())
+            .collect(),
+        stateful_set: context::get(&ctx.stores.stateful_sets, &namespace, &name::storage_node(&name)),
+        claim: context::get(&ctx.stores.volume_claims, &namespace, &stateful_set::claim_name(&name)),
+        pods: context::in_namespace(&ctx.stores.pods, &namespace)
+            .into_iter()
+            .filter(|pod| pod.labels().get(labels::STORAGE_NODE) == Some(&name))
+            .collect(),
+    }
+}
