@@ -19,10 +19,12 @@ use crate::domain::{
     identity::PeerId,
 };
 
+mod answers;
 mod error;
 #[cfg(test)]
 mod tests;
 
+use answers::{Added, FileStat, Id, PeerList, Put, Removed};
 pub use error::Error;
 
 /// Patience for what kubo knows by heart.
@@ -103,11 +105,6 @@ impl Ipfs {
             ("quieter", "true"),
             ("progress", "false"),
         ]);
-        #[derive(Deserialize)]
-        #[serde(rename_all = "PascalCase")]
-        struct Added {
-            hash: String,
-        }
         let added: Added = last_document("add", &succeed("add", form(request, watched)).await?)?;
         let digest = std::mem::take(&mut *hasher.lock().unwrap_or_else(PoisonError::into_inner)).finish();
         if digest.cid.to_string() == added.hash {
@@ -133,16 +130,6 @@ impl Ipfs {
             })).collect::<Vec<_>>(),
         });
         let text = Bytes::from(node.to_string());
-        #[derive(Deserialize)]
-        #[serde(rename_all = "PascalCase")]
-        struct Put {
-            cid: Link,
-        }
-        #[derive(Deserialize)]
-        struct Link {
-            #[serde(rename = "/")]
-            cid: String,
-        }
         let body = futures::stream::once(async move { Ok::<_, std::convert::Infallible>(text) });
         let put: Put = last_document("dag/put", &succeed("dag/put", form(request, body)).await?)?;
         if put.cid.cid == directory.cid.to_string() {
@@ -164,15 +151,7 @@ impl Ipfs {
 
     /// What `/ipfs/<path>` leads to.
     pub async fn stat(&self, path: &str, reach: Reach) -> Result<Stat, Error> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "PascalCase")]
-        struct Answer {
-            hash: String,
-            size: u64,
-            #[serde(rename = "Type")]
-            kind: String,
-        }
-        let answer: Answer =
+        let answer: FileStat =
             decode("files/stat", &succeed("files/stat", self.reading("files/stat", path, reach)).await?)?;
         Ok(Stat {
             cid: answer.hash.parse().map_err(|_| Error::Garbled { what: "files/stat", detail: answer.hash.clone() })?,
@@ -201,12 +180,7 @@ impl Ipfs {
 
     /// The daemon's own identity: it is up and knows who it is.
     pub async fn id(&self) -> Result<PeerId, Error> {
-        #[derive(Deserialize)]
-        struct Answer {
-            #[serde(rename = "ID")]
-            id: PeerId,
-        }
-        Ok(decode::<Answer>("id", &succeed("id", self.call("id", QUICK)).await?)?.id)
+        Ok(decode::<Id>("id", &succeed("id", self.call("id", QUICK)).await?)?.id)
     }
 
     /// How full the repo is.
@@ -219,12 +193,6 @@ impl Ipfs {
     pub async fn collect_garbage(&self) -> Result<(), Error> {
         let request = self.call("repo/gc", COLLECT).query(&[("quiet", "true"), ("stream-errors", "true")]);
         let body = succeed("repo/gc", request).await?;
-        #[derive(Deserialize)]
-        #[serde(rename_all = "PascalCase")]
-        struct Removed {
-            #[serde(default)]
-            error: String,
-        }
         // Trap: 200 is sent before the work begins; what failed stands in the lines.
         for line in serde_json::Deserializer::from_slice(&body).into_iter::<Removed>() {
             let line = line.map_err(|error| Error::Garbled { what: "repo/gc", detail: error.to_string() })?;
@@ -237,35 +205,14 @@ impl Ipfs {
 
     /// Peers that kubo is connected to.
     pub async fn connected(&self) -> Result<Vec<PeerId>, Error> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "PascalCase")]
-        struct Answer {
-            peers: Option<Vec<Peer>>,
-        }
-        #[derive(Deserialize)]
-        #[serde(rename_all = "PascalCase")]
-        struct Peer {
-            peer: PeerId,
-        }
-        let answer: Answer = decode("swarm/peers", &succeed("swarm/peers", self.call("swarm/peers", QUICK)).await?)?;
-        Ok(answer.peers.unwrap_or_default().into_iter().map(|peer| peer.peer).collect())
+        let body = succeed("swarm/peers", self.call("swarm/peers", QUICK)).await?;
+        Ok(decode::<PeerList>("swarm/peers", &body)?.ids())
     }
 
     /// Peers that kubo keeps a connection to.
     pub async fn peered(&self) -> Result<Vec<PeerId>, Error> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "PascalCase")]
-        struct Answer {
-            peers: Option<Vec<Peer>>,
-        }
-        #[derive(Deserialize)]
-        struct Peer {
-            #[serde(rename = "ID")]
-            id: PeerId,
-        }
-        let request = self.call("swarm/peering/ls", QUICK);
-        let answer: Answer = decode("swarm/peering/ls", &succeed("swarm/peering/ls", request).await?)?;
-        Ok(answer.peers.unwrap_or_default().into_iter().map(|peer| peer.id).collect())
+        let body = succeed("swarm/peering/ls", self.call("swarm/peering/ls", QUICK)).await?;
+        Ok(decode::<PeerList>("swarm/peering/ls", &body)?.ids())
     }
 
     /// Keep a connection to this peer (until the daemon ends: the configuration is another's).

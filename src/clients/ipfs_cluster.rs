@@ -83,7 +83,7 @@ impl IpfsCluster {
             }
             Err(error) => return Err(error),
         };
-        record.check(cid, options).map_err(|lost| Error::OptionsLost { cid: *cid, lost })?;
+        record.check(cid, options).map_err(|lost| Error::OptionsLost { cid: *cid, lost: Box::new(lost) })?;
         Ok(record)
     }
 

@@ -245,7 +245,7 @@ mod tests {
 
     /// Bytes that anyone can make again: `i*i mod 251`, as in `tests/storage.rs`.
     fn pattern(length: usize) -> Vec<u8> {
-        (0..length).map(|i| ((i % 251) * (i % 251) % 251) as u8).collect()
+        (0..251u32).map(|i| u8::try_from(i * i % 251).expect("below 251")).cycle().take(length).collect()
     }
 
     #[test]

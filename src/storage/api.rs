@@ -141,11 +141,10 @@ async fn upload(State(agent): State<Arc<Agent>>, headers: HeaderMap, body: Body)
     if length.is_some_and(|length| length > MAX_FILE) {
         return Err(too_big());
     }
-    let ticket = text(&headers, TICKET_HEADER);
-    if let Some(ticket) = ticket {
-        if !ticket::covers(&agent.tokens.upload, ticket, length.unwrap_or(MAX_FILE), Timestamp::now()) {
-            return Err(Refusal::new(StatusCode::FORBIDDEN, "TicketInvalid", "the ticket does not cover this file"));
-        }
+    if let Some(ticket) = text(&headers, TICKET_HEADER)
+        && !ticket::covers(&agent.tokens.upload, ticket, length.unwrap_or(MAX_FILE), Timestamp::now())
+    {
+        return Err(Refusal::new(StatusCode::FORBIDDEN, "TicketInvalid", "the ticket does not cover this file"));
     }
     if !agent.room.admits(length.unwrap_or(0)) {
         return Err(full(&agent.room));

@@ -38,12 +38,13 @@ impl Health {
     }
 
     fn set(&self, seen: Result<(), String>) {
-        let before = std::mem::replace(&mut *self.0.write().unwrap_or_else(PoisonError::into_inner), seen.clone());
-        match (&before, &seen) {
+        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        match (&*known, &seen) {
             (Err(_), Ok(())) => tracing::info!("kubo and ipfs-cluster work"),
-            (_, Err(problem)) if before != seen => tracing::warn!("{problem}"),
+            (before, Err(problem)) if *before != seen => tracing::warn!("{problem}"),
             _ => {}
         }
+        *known = seen;
     }
 }
 

@@ -79,10 +79,10 @@ pub async fn follow(
         }
     })
     .ok();
-    if let (Some(watcher), Some(folder)) = (&mut watcher, file.parent()) {
-        if let Err(error) = watcher.watch(folder, notify::RecursiveMode::NonRecursive) {
-            tracing::debug!("failed to watch {}: {error}", folder.display());
-        }
+    if let (Some(watcher), Some(folder)) = (&mut watcher, file.parent())
+        && let Err(error) = watcher.watch(folder, notify::RecursiveMode::NonRecursive)
+    {
+        tracing::debug!("failed to watch {}: {error}", folder.display());
     }
     while !shutdown.is_cancelled() {
         match read_peers(&file) {

@@ -78,7 +78,7 @@ pub async fn run(args: Args) -> Outcome {
         telemetry::health_routes(Arc::new(registry), Arc::new(move || health.get()))
     };
     tracing::info!(node = args.node, listen = %args.listen, "storage agent starts");
-    let (routes, monitoring, _, _, _) = tokio::join!(
+    let (routes, monitoring, (), (), ()) = tokio::join!(
         stop_all(&shutdown, telemetry::serve(args.listen, api::routes(Arc::new(agent)), shutdown.clone())),
         stop_all(&shutdown, telemetry::serve(args.metrics_listen, ready, shutdown.clone())),
         health::watch(health, kubo.clone(), cluster, args.socket, metrics.clone(), shutdown.clone()),

@@ -54,7 +54,7 @@ pub enum Error {
         /// What was pinned.
         cid: Cid,
         /// Which option.
-        lost: LostOption,
+        lost: Box<LostOption>,
     },
     /// Another answer than success.
     #[error("ipfs-cluster answered {status}: {message}")]
