@@ -3,8 +3,6 @@
 //! `Ready` = accepted and rolled out, and stays true while a pod that was ready once recovers by itself; `Online` = kubo
 //! and the cluster peer answer now.
 
-use std::borrow::Borrow;
-
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::ResourceExt;
@@ -15,23 +13,13 @@ use crate::{
         StorageNode, StorageNodeStatus,
         condition::{self, Truth, Verdict},
     },
-    operator::error::Error,
+    operator::{error::Error, rollout},
 };
 
 /// Condition: accepted and rolled out.
 const READY: &str = "Ready";
 /// Condition: works now.
 const ONLINE: &str = "Online";
-/// Waiting reasons that do not pass by themselves soon.
-const STUCK: [&str; 7] = [
-    "ImagePullBackOff",
-    "ErrImagePull",
-    "ErrImageNeverPull",
-    "InvalidImageName",
-    "CreateContainerConfigError",
-    "CreateContainerError",
-    "CrashLoopBackOff",
-];
 
 /// The status.
 pub fn storage_node(
@@ -59,21 +47,22 @@ pub fn storage_node(
 fn ready(node: &StorageNode, observed: &Observed, outcome: &Result<Plan, Error>) -> Verdict {
     let no = |reason, message: String| Verdict::new(READY, Truth::False, reason, message);
     if let Err(error) = outcome {
-        return no(error.reason(), error.to_string());
+        // Of a conflict nobody can do anything: the next look settles it.
+        let truth = if error.is_conflict() { Truth::Unknown } else { Truth::False };
+        return Verdict::new(READY, truth, error.reason(), error.to_string());
     }
     let Some(set) = &observed.stateful_set else { return no("RollingOut", "the pod is being created".to_owned()) };
     let status = set.status.clone().unwrap_or_default();
     if status.observed_generation < set.metadata.generation || status.current_revision != status.update_revision {
-        // A pod of the new revision that is stuck says more than that it is not there yet.
-        let (reason, message) =
-            stuck(&observed.pods).unwrap_or_else(|| ("RollingOut", "the pod is being replaced".to_owned()));
-        return no(reason, message);
+        // A pod that is stuck says more than that the new one is not there yet.
+        let stuck = rollout::pod_problem(&observed.pods).map(|problem| problem.message);
+        return no("RollingOut", stuck.unwrap_or_else(|| "the pod is being replaced".to_owned()));
     }
     if observed.is_running() {
         return Verdict::new(READY, Truth::True, "RolledOut", "");
     }
-    if let Some((reason, message)) = stuck(&observed.pods) {
-        return no(reason, message);
+    if let Some(stuck) = rollout::pod_problem(&observed.pods) {
+        return no("RollingOut", stuck.message);
     }
     let was_ready = condition::find(&node.status.clone().unwrap_or_default().conditions, READY)
         .is_some_and(|ready| ready.status == "True" && ready.observed_generation == node.metadata.generation);
@@ -89,8 +78,8 @@ fn online(observed: &Observed) -> Verdict {
     if observed.is_running() {
         return Verdict::new(ONLINE, Truth::True, "Online", "kubo and ipfs-cluster answer");
     }
-    if let Some((reason, message)) = stuck(&observed.pods) {
-        return no(reason, message);
+    if let Some(stuck) = rollout::pod_problem(&observed.pods) {
+        return no("PodStuck", stuck.message);
     }
     let Some(pod) = observed.pods.iter().find(|pod| pod.metadata.deletion_timestamp.is_none()) else {
         return no("PodMissing", "there is no pod yet".to_owned());
@@ -117,33 +106,6 @@ fn containers(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
             .flatten()
             .filter(|init| !init.ready)
             .chain(status.container_statuses.iter().flatten())
-    })
-}
-
-/// What holds a pod up until somebody does something.
-fn stuck<P: Borrow<Pod>>(pods: &[P]) -> Option<(&'static str, String)> {
-    pods.iter().map(Borrow::borrow).filter(|pod| pod.metadata.deletion_timestamp.is_none()).find_map(|pod| {
-        let name = pod.name_any();
-        let conditions = pod.status.as_ref()?.conditions.iter().flatten();
-        let unschedulable = conditions
-            .into_iter()
-            .find(|c| c.type_ == "PodScheduled" && c.status == "False" && c.reason.as_deref() == Some("Unschedulable"));
-        if let Some(condition) = unschedulable {
-            let why = condition.message.as_deref().unwrap_or("no machine fits");
-            return Some(("Unschedulable", format!("pod {name} finds no machine: {why}")));
-        }
-        containers(pod).find_map(|container| {
-            let waiting = container.state.as_ref()?.waiting.as_ref()?;
-            let reason = STUCK.into_iter().find(|reason| waiting.reason.as_deref() == Some(reason))?;
-            let message = match reason {
-                // The kubelet's own words hold a pause that grows: the status would never rest.
-                "CrashLoopBackOff" => {
-                    format!("{} keeps ending: see kubectl logs {name} -c {} --previous", container.name, container.name)
-                }
-                _ => format!("{}: {}", container.name, waiting.message.as_deref().unwrap_or(reason)),
-            };
-            Some((reason, message))
-        })
     })
 }
 
