@@ -38,4 +38,13 @@ layout() {
   API=https://$NODE_IP:6443
 }
 
+# other_clusters: whether another cluster than NAME has anything on this machine.
+other_clusters() {
+  local folder
+  for folder in "$CLUSTERS"/*/; do
+    [[ ! -d $folder || $folder == "$STATE/" ]] || return 0
+  done
+  return 1
+}
+
 kubectl_() { "$TOOLS_BIN/kubectl" --kubeconfig "$KUBECONFIG_ADMIN" "$@"; }

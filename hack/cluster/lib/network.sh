@@ -37,8 +37,17 @@ start_holder() {
   wait_for 10 "the node's namespaces ($LOGS/holder.log)" test -e "$STATE/holder-ready"
 }
 
-# Removes the folders that start_holder had to make, as far as they are empty.
+# node_is_whole: its holder and containerd run and its folders are in place.
+node_is_whole() {
+  local folder
+  pid_of holder >/dev/null && pid_of containerd >/dev/null || return 1
+  for folder in "${PRIVATE_FOLDERS[@]}" "${PRIVATE_TMPFS[@]}"; do in_node mountpoint --quiet "$folder" || return 1; done
+}
+
+# Removes the folders that start_holder had to make, as far as they are empty; only with the last cluster: removing a
+# folder takes away, without a word, what is mounted on it in every other mount namespace.
 remove_private_folders() {
+  if other_clusters; then return 0; fi
   rmdir --ignore-fail-on-non-empty -- "${PRIVATE_FOLDERS[@]}" "${PRIVATE_TMPFS[@]}" 2>/dev/null || true
 }
 

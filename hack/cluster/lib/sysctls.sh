@@ -14,8 +14,8 @@ remember_sysctl() {
 }
 
 restore_sysctls() {
-  local name value other
-  for other in "$CLUSTERS"/*/; do [[ ! -d $other ]] || return 0; done
+  local name value
+  if other_clusters; then return 0; fi
   [[ -f $SYSCTLS_BEFORE ]] || return 0
   while read -r name value; do
     echo "$value" >"/proc/sys/${name//.//}" || true
