@@ -54,10 +54,16 @@ impl Groups {
         if let Some(client) = known.get(group) {
             return Ok(client.clone());
         }
-        let token = self.master.derive(Purpose::Server, &group.scope());
-        let client = StorageAgent::new(group.fill(&self.storage_template), token)?;
+        let client = self.another_storage(group)?;
         known.insert(group.clone(), client.clone());
         Ok(client)
+    }
+
+    /// A storage agent of a group over a connection of its own: behind one address stand many, and another may have what
+    /// the first one lacks.
+    pub fn another_storage(&self, group: &Group) -> Result<StorageAgent, storage_agent::Error> {
+        let token = self.master.derive(Purpose::Server, &group.scope());
+        StorageAgent::new(group.fill(&self.storage_template), token)
     }
 
     /// Any ipfs-cluster peer of a group.

@@ -16,6 +16,8 @@ pub enum Purpose {
     ClusterRest,
     /// The live endpoints of a namespace's capture agents; scope `namespace`.
     Live,
+    /// The signature under the cookies of the gateway; scope: hash of the password.
+    Session,
     /// The broker user of a namespace's agents; scope `namespace`.
     Broker,
 }
@@ -27,6 +29,7 @@ impl Purpose {
             Self::Server => "server",
             Self::ClusterRest => "cluster-rest",
             Self::Live => "live",
+            Self::Session => "session",
             Self::Broker => "broker",
         }
     }

@@ -1,0 +1,170 @@
+//! Live: straight from the capture pod. Neither database nor broker nor IPFS lies between.
+//!
+//! The window of a stream is asked for at most twice a second, whatever the number of viewers; its media are checked
+//! against the hashes the window names.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use bytes::{Bytes, BytesMut};
+use reqwest::StatusCode;
+
+use super::problem::Problem;
+use crate::{
+    domain::{
+        cid::MAX_FILE,
+        control::{Phase, StreamConfig},
+        id::{SessionId, StreamId},
+        live::{LiveSegment, LiveWindow},
+        playlist::{self, Entry},
+        token::{MasterKey, Purpose},
+    },
+    telemetry,
+};
+
+/// How old a window may be that is handed to another viewer.
+const FRESH: Duration = Duration::from_millis(500);
+/// A capture pod that does not answer within this time is moving.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+type Slot = Arc<tokio::sync::Mutex<Option<(Instant, Arc<LiveWindow>)>>>;
+
+/// Client of the capture agents' live endpoints.
+pub struct LiveSource {
+    http: reqwest::Client,
+    master: MasterKey,
+    windows: Mutex<HashMap<StreamId, Slot>>,
+}
+
+impl LiveSource {
+    /// With the key that the live tokens are derived from.
+    pub fn new(master: MasterKey) -> Result<Self, reqwest::Error> {
+        let http = reqwest::Client::builder()
+            .connect_timeout(Duration::from_secs(2))
+            .timeout(TIMEOUT)
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .build()?;
+        Ok(Self { http, master, windows: Mutex::default() })
+    }
+
+    /// The newest segments of a stream.
+    pub(super) async fn window(&self, stream: &StreamConfig) -> Result<Arc<LiveWindow>, Problem> {
+        let slot = self.slot(stream.stream);
+        // Held while asking: those who come meanwhile wait for the same answer.
+        let mut slot = slot.lock().await;
+        if let Some((asked, window)) = &*slot
+            && asked.elapsed() < FRESH
+        {
+            return Ok(Arc::clone(window));
+        }
+        let bytes = self.get(stream, "/v1/live").await?;
+        let window: LiveWindow = serde_json::from_slice(&bytes).map_err(|error| {
+            tracing::warn!(stream = %stream.stream, error = telemetry::chain(&error), "a capture pod answered nonsense");
+            away()
+        })?;
+        // A pod that has taken over the address of another one.
+        if window.stream != stream.stream {
+            return Err(away());
+        }
+        let window = Arc::new(window);
+        *slot = Some((Instant::now(), Arc::clone(&window)));
+        Ok(window)
+    }
+
+    /// One file of a stream.
+    pub(super) async fn file(
+        &self,
+        stream: &StreamConfig,
+        session: SessionId,
+        rendition: &str,
+        file: &str,
+    ) -> Result<Bytes, Problem> {
+        let bytes = self.get(stream, &format!("/v1/live/{session}/{rendition}/{file}")).await?;
+        let slot = self.slot(stream.stream);
+        let known = slot.lock().await.as_ref().and_then(|(_, window)| {
+            let of = |s: &&LiveSegment| s.key.session == session && s.key.rendition == rendition && s.file == file;
+            window.segments.iter().find(of).map(|segment| segment.sha256.clone())
+        });
+        if known.is_some_and(|sha256| sha256 != super::media::sha256(&bytes)) {
+            return Err(Problem::new(
+                axum::http::StatusCode::BAD_GATEWAY,
+                "ContentMismatch",
+                "the capture pod has other bytes than it announced: this segment is altered",
+            ));
+        }
+        Ok(bytes)
+    }
+
+    fn slot(&self, stream: StreamId) -> Slot {
+        Arc::clone(self.windows.lock().unwrap_or_else(PoisonError::into_inner).entry(stream).or_default())
+    }
+
+    async fn get(&self, stream: &StreamConfig, path: &str) -> Result<Bytes, Problem> {
+        let token = self.master.derive(Purpose::Live, &stream.pipeline.namespace);
+        let request = self.http.get(format!("{}{path}", stream.live_url.trim_end_matches('/'))).bearer_auth(token);
+        let mut response = request.send().await.map_err(|_| away())?;
+        match response.status() {
+            StatusCode::OK => {}
+            StatusCode::NOT_FOUND => {
+                return Err(Problem::not_found("NotLive", "the capture pod no longer has this segment"));
+            }
+            StatusCode::UNAUTHORIZED => {
+                return Err(Problem::unavailable(
+                    "LiveUnauthorized",
+                    "the capture pod refuses our token: its Secret dsn-agent does not come from this installation",
+                    10,
+                ));
+            }
+            _ => return Err(away()),
+        }
+        let mut bytes = BytesMut::new();
+        while let Some(piece) = response.chunk().await.map_err(|_| away())? {
+            if (bytes.len() + piece.len()) as u64 > MAX_FILE {
+                return Err(away());
+            }
+            bytes.extend_from_slice(&piece);
+        }
+        Ok(bytes.freeze())
+    }
+}
+
+fn away() -> Problem {
+    Problem::unavailable("CaptureAway", "the capture pod does not answer, it may be moving: try again in a moment", 2)
+}
+
+/// Why there is no live picture, in the words of the instance where it has some.
+pub(super) fn no_picture(
+    name: &str,
+    phase: Option<Phase>,
+    problem: Option<crate::domain::control::Problem>,
+) -> Problem {
+    match (problem, phase) {
+        (Some(problem), _) => Problem::unavailable("NoPicture", problem.message, 5),
+        (None, Some(Phase::Paused)) => Problem::unavailable("Paused", format!("{name} is paused"), 10),
+        _ => Problem::unavailable("NoPicture", format!("{name} has no live picture yet"), 2),
+    }
+}
+
+/// The window as a playlist's rows.
+pub(super) fn entries(window: &LiveWindow) -> Vec<Entry> {
+    window
+        .segments
+        .iter()
+        .filter(|segment| segment.key.rendition == crate::domain::segment::SOURCE)
+        .map(|segment| Entry {
+            folder: playlist::folder("/live", segment.key.stream, segment.key.session, &segment.key.rendition),
+            key: segment.key.clone(),
+            init: segment.init.clone(),
+            start: segment.start,
+            end: segment.end,
+            media_us: segment.media_us,
+            playlist_seq: segment.playlist_seq,
+            discontinuity_seq: segment.discontinuity_seq,
+            target_seconds: segment.target_seconds,
+        })
+        .collect()
+}

@@ -1,0 +1,190 @@
+//! `/hls/…`: the questions behind the playlists. Their text is [`crate::domain::playlist`].
+
+use axum::{
+    extract::{Path, Query, State},
+    http::{HeaderValue, header},
+    response::{IntoResponse, Response},
+};
+use jiff::{SignedDuration, Timestamp};
+use serde::Deserialize;
+
+use super::{App, live, problem::Problem, roster::Live};
+use crate::{
+    catalogue::Camera,
+    domain::{
+        playlist::{self, DVR_WINDOW, Declared, PATIENCE, Variant},
+        segment::SOURCE,
+    },
+};
+
+/// Longest replay: a day, also when clocks are set back.
+const LONGEST: SignedDuration = SignedDuration::from_hours(26);
+/// A live window that ends before this is no longer live.
+const STALE: SignedDuration = SignedDuration::from_secs(60);
+/// A range that ends before this will not change any more, but for what is removed.
+const SETTLED: SignedDuration = PATIENCE;
+
+/// `start` and `end` of a replay.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Range {
+    start: Option<String>,
+    end: Option<String>,
+}
+
+impl Range {
+    fn parse(&self) -> Result<(Timestamp, Timestamp), Problem> {
+        let (start, end) = (time("start", self.start.as_deref())?, time("end", self.end.as_deref())?);
+        if end <= start {
+            return Err(Problem::invalid("end must be later than start"));
+        }
+        if end.duration_since(start) > LONGEST {
+            return Err(Problem::invalid("a replay spans at most 26 hours: ask for a shorter range"));
+        }
+        Ok((start, end))
+    }
+}
+
+/// Reads a time of a query.
+pub(super) fn time(name: &str, text: Option<&str>) -> Result<Timestamp, Problem> {
+    let text = text.unwrap_or_default();
+    // A plus sign that was not escaped arrives as a space.
+    let text = text.replace(' ', "+");
+    text.parse().map_err(|_| {
+        Problem::invalid(format!("{name} must be a time like 2026-01-31T08:00:00Z (RFC 3339), not {text:?}"))
+    })
+}
+
+/// `GET /hls/{namespace}/{name}/{file}`.
+pub(super) async fn playlist(
+    State(app): State<App>,
+    Path((namespace, name, file)): Path<(String, String, String)>,
+    Query(range): Query<Range>,
+) -> Result<Response, Problem> {
+    let camera = Asked { app: &app, namespace: &namespace, name: &name };
+    match file.as_str() {
+        "live.m3u8" => camera.live().await,
+        "dvr.m3u8" => camera.dvr().await,
+        "replay.m3u8" => camera.replay(&range).await,
+        "live-master.m3u8" | "master.m3u8" => camera.live_master().await,
+        "dvr-master.m3u8" => {
+            let now = Timestamp::now();
+            camera.master(now - DVR_WINDOW, now, "dvr.m3u8".into()).await
+        }
+        "replay-master.m3u8" => {
+            let (start, end) = range.parse()?;
+            camera.master(start, end, format!("replay.m3u8?start={start}&end={end}")).await
+        }
+        _ => Err(Problem::not_found("UnknownPlaylist", "there are live.m3u8, dvr.m3u8 and replay.m3u8?start=…&end=…")),
+    }
+}
+
+struct Asked<'a> {
+    app: &'a App,
+    namespace: &'a str,
+    name: &'a str,
+}
+
+impl Asked<'_> {
+    /// Never reads SQL: the roster and the capture pod know it all.
+    async fn window(&self) -> Result<std::sync::Arc<crate::domain::live::LiveWindow>, Problem> {
+        match self.app.roster.live(self.namespace, self.name) {
+            Live::Unknown => Err(Problem::unknown_camera(self.namespace, self.name)),
+            Live::NotRecorded => Err(Problem::not_found(
+                "NotRecorded",
+                format!("no pipeline records {}/{}: its earlier footage can be replayed", self.namespace, self.name),
+            )),
+            Live::From(stream, phase, problem) => {
+                let window = self.app.live.window(&stream).await?;
+                let newest = window.segments.iter().map(|segment| segment.end).max();
+                match newest {
+                    Some(end) if Timestamp::now().duration_since(end) < STALE => Ok(window),
+                    _ => Err(live::no_picture(self.name, phase, problem)),
+                }
+            }
+        }
+    }
+
+    async fn live(&self) -> Result<Response, Problem> {
+        let window = self.window().await?;
+        let text = playlist::live(live::entries(&window)).ok_or_else(|| live::no_picture(self.name, None, None))?;
+        Ok(hls(text, "no-cache"))
+    }
+
+    async fn live_master(&self) -> Result<Response, Problem> {
+        let window = self.window().await?;
+        let newest = window.segments.last().ok_or_else(|| live::no_picture(self.name, None, None))?;
+        let peak = window.segments.iter().map(|s| s.bytes * 8_000_000 / s.media_us.max(1)).max();
+        let variant = Variant {
+            uri: "live.m3u8".into(),
+            bandwidth: peak.unwrap_or(1),
+            codecs: newest.codecs.clone(),
+            width: newest.width,
+            height: newest.height,
+        };
+        Ok(hls(playlist::master(&[variant]), "no-cache"))
+    }
+
+    async fn camera(&self) -> Result<Camera, Problem> {
+        let camera = self.app.catalogue.camera(self.namespace, self.name).await?;
+        camera.ok_or_else(|| Problem::unknown_camera(self.namespace, self.name))
+    }
+
+    async fn dvr(&self) -> Result<Response, Problem> {
+        let camera = self.camera().await?;
+        let to = Timestamp::now() + SignedDuration::from_hours(1);
+        // Behind the window as far as a hole may hold it up.
+        let from = Timestamp::now() - DVR_WINDOW - PATIENCE;
+        let entries = self.app.catalogue.entries(&camera, SOURCE, from, to).await?;
+        let declared = Declared::new(&self.app.catalogue.gaps(&camera, from, to).await?);
+        let text = playlist::dvr(entries, &declared).ok_or_else(|| {
+            Problem::not_found("NoFootage", format!("{} has no footage of the last two hours", self.name))
+        })?;
+        Ok(hls(text, "no-cache"))
+    }
+
+    async fn replay(&self, range: &Range) -> Result<Response, Problem> {
+        let (start, end) = range.parse()?;
+        let camera = self.camera().await?;
+        let entries = self.app.catalogue.entries(&camera, SOURCE, start, end).await?;
+        let declared = Declared::new(&self.app.catalogue.gaps(&camera, start, end).await?);
+        let Some(text) = playlist::replay(entries, &declared) else {
+            return Err(self.nothing(&camera, start, end).await?);
+        };
+        // The text of a range that lies behind us changes no more.
+        let settled = Timestamp::now().duration_since(end) > SETTLED;
+        Ok(hls(text, if settled { "private, max-age=300" } else { "no-cache" }))
+    }
+
+    async fn master(&self, from: Timestamp, to: Timestamp, uri: String) -> Result<Response, Problem> {
+        let camera = self.camera().await?;
+        let Some(found) = self.app.catalogue.variant(&camera, SOURCE, from, to).await? else {
+            return Err(self.nothing(&camera, from, to).await?);
+        };
+        let variant = Variant {
+            uri,
+            bandwidth: u64::try_from(found.bandwidth).unwrap_or(1),
+            codecs: found.codecs,
+            width: found.width,
+            height: found.height,
+        };
+        Ok(hls(playlist::master(&[variant]), "no-cache"))
+    }
+
+    /// Why a range is empty.
+    async fn nothing(&self, camera: &Camera, start: Timestamp, end: Timestamp) -> Result<Problem, Problem> {
+        Ok(match self.app.catalogue.removed_until(camera).await? {
+            Some(removed) if end <= removed || start < removed => {
+                Problem::gone("Removed", format!("the footage up to {removed:.0} was removed, as its pipeline says"))
+            }
+            _ => Problem::not_found("NoFootage", format!("{} has no footage between {start} and {end}", self.name)),
+        })
+    }
+}
+
+fn hls(text: String, caching: &'static str) -> Response {
+    let mut response = text.into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/vnd.apple.mpegurl"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(caching));
+    response
+}
