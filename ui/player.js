@@ -1,0 +1,231 @@
+// Plays one playlist in the <video> and keeps it playing: hls.js where there is Media Source, the browser's own HLS
+// elsewhere (older iPhones). Knows wall-clock time, says what it is doing, tries again by itself. Which playlist to play
+// is the viewer's business.
+
+import { seconds, sentence } from './api.js';
+import { momentAt, positionAt } from './footage.js';
+import { MINUTE, SECOND } from './time.js';
+
+const { Hls } = window;
+
+/** Pictures stand still this long before it is said, and before the playlist is opened anew. */
+const STILL = 6 * SECOND;
+const STUCK = 25 * SECOND;
+/** The catalogue is behind live by a few segments: a moment just behind the playlist's end is its end. */
+const CATALOGUE_LAG = MINUTE;
+
+const CONFIG = {
+  // Started by hand, once the playlist says which position the wanted moment has.
+  autoStartLoad: false,
+  backBufferLength: 60,
+  // We try again ourselves: with a visible message, and when the server says so.
+  manifestLoadPolicy: policy(0),
+  playlistLoadPolicy: policy(1),
+  fragLoadPolicy: policy(3),
+};
+
+function policy(maxNumRetry) {
+  const retry = { maxNumRetry, retryDelayMs: 500, maxRetryDelayMs: 4000 };
+  return { default: { maxTimeToFirstByteMs: 10_000, maxLoadTimeMs: 20_000, timeoutRetry: retry, errorRetry: retry } };
+}
+
+export class Player {
+  #video;
+  #tell;
+  #hls = null;
+  #source = null;
+  #timer = null;
+  #failures = 0;
+  #still = { position: -1, since: 0 };
+  #repaired = 0;
+
+  /** `tell`: { state({kind, text, retryIn}), outside(source), ended(moment), expired(), skipped(sentence) } */
+  constructor(video, tell) {
+    this.#video = video;
+    this.#tell = tell;
+    video.addEventListener('ended', () => tell.ended(this.moment));
+    video.addEventListener('error', () => this.#nativeError());
+    setInterval(() => this.#watch(), SECOND);
+    window.addEventListener('online', () => this.retry());
+  }
+
+  get source() {
+    return this.#source;
+  }
+
+  /** `{kind, url, at?, play?}`; replaces what plays. */
+  open(source) {
+    this.close();
+    this.#source = source;
+    this.#still = { position: -1, since: Date.now() };
+    this.#tell.state({ kind: 'opening' });
+    if (Hls?.isSupported()) this.#openHls(source);
+    else if (this.#video.canPlayType('application/vnd.apple.mpegurl')) this.#openNative(source);
+    else this.#tell.state({ kind: 'failed', text: 'This browser cannot play HLS video.' });
+  }
+
+  close() {
+    clearTimeout(this.#timer);
+    this.#timer = null;
+    this.#source = null;
+    this.#hls?.destroy();
+    this.#hls = null;
+    this.#video.removeAttribute('src');
+    this.#video.load();
+  }
+
+  /** Wall-clock time of the picture, or null. */
+  get moment() {
+    if (this.#hls) return momentAt(this.#fragments, this.#video.currentTime);
+    const zero = this.#video.getStartDate?.().getTime();
+    return zero ? zero + this.#video.currentTime * SECOND : null;
+  }
+
+  /** Goes to a moment of the playlist that plays; false when it is not in there. */
+  seek(moment) {
+    if (!this.#hls || this.#timer) return false;
+    const position = positionAt(this.#fragments, moment);
+    if (position === null) return false;
+    this.#video.currentTime = position;
+    this.#still = { position: -1, since: Date.now() };
+    return true;
+  }
+
+  play() {
+    this.#video.play().catch((error) => {
+      if (error.name !== 'NotAllowedError') return;
+      // Browsers refuse to begin with sound before somebody touched the page.
+      if (this.#video.muted) return this.#tell.state({ kind: 'paused' });
+      this.#video.muted = true;
+      this.play();
+    });
+  }
+
+  /** At once, when a failure is waiting for its next try. */
+  retry() {
+    if (this.#timer) this.#reopen();
+  }
+
+  get #fragments() {
+    return this.#hls?.latestLevelDetails?.fragments ?? [];
+  }
+
+  #reopen() {
+    const at = this.#source.kind === 'live' ? undefined : (this.moment ?? this.#source.at);
+    this.open({ ...this.#source, at });
+  }
+
+  #openHls(source) {
+    const hls = (this.#hls = new Hls(CONFIG));
+    hls.on(Hls.Events.ERROR, (_, data) => hls === this.#hls && this.#hlsError(data));
+    hls.once(Hls.Events.LEVEL_LOADED, (_, { details }) => {
+      const start = source.at === undefined ? -1 : this.#start(details, source.at);
+      if (start === null) return this.#tell.outside(source);
+      hls.startLoad(start);
+      if (source.play !== false) this.play();
+    });
+    hls.loadSource(source.url);
+    hls.attachMedia(this.#video);
+  }
+
+  #start({ fragments, live }, at) {
+    const position = positionAt(fragments, at);
+    if (position !== null || !fragments.length) return position;
+    if (at < fragments[0].programDateTime) return live ? null : fragments[0].start;
+    const last = fragments.at(-1);
+    const end = momentAt(fragments, Infinity);
+    return at < end + CATALOGUE_LAG ? Math.max(last.start - last.duration, fragments[0].start) : null;
+  }
+
+  #hlsError({ fatal, type, details, frag, response, networkDetails: xhr, mimeType }) {
+    const status = response?.code ?? 0;
+    if (status === 401) return this.#tell.expired();
+    const refused = frag && status >= 400 && status !== 503;
+    if (refused && (fatal || frag.gap)) return this.#skip(frag, fatal);
+    if (!fatal) return;
+    if (type === Hls.ErrorTypes.NETWORK_ERROR) {
+      const text = xhr?.responseType === 'arraybuffer' ? '' : xhr?.responseText;
+      return this.#fail(status, sentence(text ?? ''), seconds(xhr?.getResponseHeader?.('retry-after')));
+    }
+    if (/codec/i.test(details)) return this.#tell.state({ kind: 'failed', text: undecodable(mimeType) });
+    // One repair is worth a try; a second one within seconds would go on for ever.
+    if (type !== Hls.ErrorTypes.MEDIA_ERROR || Date.now() - this.#repaired < 10 * SECOND) return this.#fail(0, `The video cannot be played (${details}).`);
+    this.#repaired = Date.now();
+    this.#hls.recoverMediaError();
+  }
+
+  /** One segment is missing or damaged. In a sliding playlist hls.js steps over it; in a VOD only over what the playlist
+   * called EXT-X-GAP, so from now on it has. */
+  #skip(frag, fatal) {
+    this.#tell.skipped(frag.programDateTime, frag.programDateTime + frag.duration * SECOND);
+    if (!fatal) return;
+    frag.gap = true;
+    frag.tagList.push(['GAP']);
+    this.#hls.startLoad(this.#video.currentTime);
+  }
+
+  #fail(status, said, retryAfter) {
+    if (this.#timer) return;
+    const { live, text, final } = explain(status, this.#source.kind);
+    if (final) return this.#tell.state({ kind: 'failed', text: said || text });
+    // Jitter, so that a restarted server does not meet all its viewers at once.
+    const backOff = Math.min(2 ** this.#failures++, 30) * (0.75 + Math.random() / 2);
+    const wait = Math.min(retryAfter ?? backOff, 60);
+    this.#tell.state({ kind: 'failed', text: said || text, live, retryAt: Date.now() + wait * SECOND });
+    this.#timer = setTimeout(() => this.#reopen(), wait * SECOND);
+  }
+
+  /** Once a second: pictures that move end a failure, pictures that stand still begin one. */
+  #watch() {
+    const { currentTime, paused, ended } = this.#video;
+    if (!this.#source || this.#timer || paused || ended) {
+      this.#still = { position: currentTime, since: Date.now() };
+      return;
+    }
+    const { position, since } = this.#still;
+    if (currentTime === position) {
+      if (Date.now() - since > STUCK) this.#reopen();
+      else if (Date.now() - since > STILL) this.#tell.state({ kind: 'waiting' });
+      return;
+    }
+    this.#still = { position: currentTime, since: Date.now() };
+    if (position < 0) return;
+    this.#failures = 0;
+    this.#tell.state({ kind: 'playing' });
+  }
+
+  #openNative(source) {
+    const video = this.#video;
+    video.src = source.url;
+    video.onloadedmetadata = () => {
+      const zero = video.getStartDate?.().getTime();
+      if (source.at && zero) video.currentTime = Math.max(0, (source.at - zero) / SECOND);
+      if (source.play !== false) this.play();
+    };
+  }
+
+  /** The browser keeps the server's answer to itself: ask once more. */
+  async #nativeError() {
+    if (this.#hls || !this.#source) return;
+    const source = this.#source;
+    const response = await fetch(source.url).catch(() => null);
+    if (source !== this.#source) return;
+    if (response?.status === 401) return this.#tell.expired();
+    const text = response && !response.ok ? await response.text() : '';
+    this.#fail(response?.status ?? 0, sentence(text), seconds(response?.headers.get('retry-after')));
+  }
+}
+
+const undecodable = (type) => `This browser cannot decode this camera’s video (${type ?? 'perhaps H.265'}). Try Safari, or Chrome or Edge on a machine that decodes it in hardware; or let the camera send H.264.`;
+
+/** What a status of a playlist means to a person, and whether trying again can help. */
+function explain(status, kind) {
+  const live = kind === 'live';
+  if (status === 0) return { text: 'The server does not answer.' };
+  if (status === 403) return { text: 'You may not watch this camera.', final: true };
+  if (status === 404 && !live) return { text: 'No footage at this time.', final: true };
+  if (status === 410) return { text: 'This footage is older than what is kept.', final: true };
+  if (live && [404, 502, 503, 504].includes(status)) return { text: 'No live picture at the moment.', live };
+  if (status === 503) return { text: 'The footage cannot be reached at the moment.' };
+  return { text: `The server answered ${status}.` };
+}
