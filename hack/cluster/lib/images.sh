@@ -23,4 +23,18 @@ load_archives() {
       say "$NAME: loaded $name"
     done < <(ctr_ images import --snapshotter "$(snapshotter)" "$archive" | awk '/^unpacking/ { print $2 }')
   done
+  forget_replaced
+}
+
+# forget_replaced: kubelet collects no images here (node.sh), so what a new image of the same name replaced would stay for
+# ever. containerd keeps it under a name made of its digest. Running containers keep their files.
+forget_replaced() {
+  local -A named=()
+  local name digest old=() images
+  images=$(ctr_ images list | awk 'NR > 1 { print $1, $3 }')
+  while read -r name digest; do [[ $name == sha256:* ]] || named[$digest]=1; done <<<"$images"
+  while read -r name digest; do
+    if [[ $name == sha256:* && -z ${named[$digest]:-} ]]; then old+=("$name"); fi
+  done <<<"$images"
+  ((${#old[@]} == 0)) || ctr_ images remove "${old[@]}" >/dev/null
 }
