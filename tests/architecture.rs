@@ -25,10 +25,17 @@ fn name(file: &Path) -> String {
 fn mentions(files: &[std::path::PathBuf], words: &[&str]) -> Vec<String> {
     files
         .iter()
+        .filter(|file| !is_test(file))
         .flat_map(|file| code(file).into_iter().map(move |(number, line)| (name(file), number, line)))
         .filter(|(_, _, line)| words.iter().any(|word| line.contains(word)))
         .map(|(file, number, line)| format!("{file}:{number}: {}", line.trim()))
         .collect()
+}
+
+/// Whole files of tests and what they build their cases with; the module above says `#[cfg(test)]`.
+fn is_test(file: &Path) -> bool {
+    let name = name(file);
+    name.ends_with("/tests.rs") || name.contains("/tests/") || name.ends_with("/fixture.rs")
 }
 
 fn assert_none(found: &[String], rule: &str) {
@@ -36,7 +43,7 @@ fn assert_none(found: &[String], rule: &str) {
 }
 
 /// Names that open a door to the outside world.
-const IO: [&str; 14] = [
+const IO: [&str; 15] = [
     "tokio",
     "kube::Api",
     "kube::Client",
@@ -47,7 +54,8 @@ const IO: [&str; 14] = [
     "sqlx",
     "lapin",
     "std::fs",
-    "std::net",
+    "std::net::Tcp",
+    "std::net::Udp",
     "std::process",
     "notify::",
     "crate::clients",
@@ -93,12 +101,32 @@ fn only_the_operator_declares_queues_and_exchanges() {
     assert_none(&mentions(&others, &words), "only src/operator declares queues, exchanges and bindings");
 }
 
+/// Two databases, each with one owner: the server's catalogue and the outbox on an agent's own volume.
 #[test]
-fn sql_stands_in_the_catalogue_only() {
-    let others: Vec<_> =
-        tools::files("src", ".rs").into_iter().filter(|file| !name(file).starts_with("src/catalogue/")).collect();
+fn sql_stands_in_the_catalogue_and_in_the_agents_outbox_only() {
+    let others: Vec<_> = tools::files("src", ".rs")
+        .into_iter()
+        .filter(|file| {
+            let name = name(file);
+            !name.starts_with("src/catalogue/") && !name.starts_with("src/agent/outbox")
+        })
+        .collect();
     let words = ["sqlx::", "INSERT INTO", "DELETE FROM", "UPDATE "];
-    assert_none(&mentions(&others, &words), "only src/catalogue speaks SQL");
+    assert_none(&mentions(&others, &words), "only src/catalogue and src/agent/outbox speak SQL");
+}
+
+#[test]
+fn only_the_recorder_writes_the_catalogue() {
+    let others: Vec<_> = tools::files("src", ".rs")
+        .into_iter()
+        .filter(|file| {
+            let name = name(file);
+            // src/server.rs opens it and hands the writer to the recorder, the reader to the gateway.
+            !name.starts_with("src/catalogue/") && !name.starts_with("src/recorder/") && name != "src/server.rs"
+        })
+        .filter(|file| code(file).iter().any(|(_, line)| line.contains("catalogue")))
+        .collect();
+    assert_none(&mentions(&others, &["Writer"]), "whoever is not the recorder reads the catalogue through a Reader");
 }
 
 #[test]
@@ -143,8 +171,26 @@ fn no_module_is_named_after_nothing() {
 fn every_module_says_what_it_is() {
     let found: Vec<String> = tools::files("src", ".rs")
         .iter()
+        .filter(|file| !is_test(file))
         .filter(|file| !std::fs::read_to_string(file).expect("a readable source").starts_with("//!"))
         .map(|file| name(file))
         .collect();
     assert_none(&found, "a module opens with what it is, what it is not and who calls it");
+}
+
+/// docs/conditions.md names reasons that the code gives, word for word.
+#[test]
+fn documented_reasons_exist_in_the_code() {
+    let page = std::fs::read_to_string(tools::repository().join("docs/conditions.md")).expect("the page is there");
+    let sources: String = tools::files("src", ".rs")
+        .iter()
+        .map(|file| std::fs::read_to_string(file).expect("a readable source"))
+        .collect();
+    let rows = page.lines().filter(|line| line.starts_with('|') && !line.starts_with("|-"));
+    let missing: Vec<String> = rows
+        .filter_map(|row| row.split('|').nth(3))
+        .flat_map(|cell| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>())
+        .filter(|reason| !sources.contains(&format!("\"{reason}\"")))
+        .collect();
+    assert_none(&missing, "docs/conditions.md names reasons that nothing gives");
 }

@@ -195,6 +195,17 @@ fn disruption_budgets_are_there_when_asked_for() {
     assert!(find(&objects, "PodDisruptionBudget", "dsn-server").is_some());
 }
 
+#[test]
+fn network_policies_are_there_when_asked_for() {
+    let count = |values: &[&str]| {
+        let objects = render(values).expect("renders");
+        objects.iter().filter(|object| object["kind"] == "NetworkPolicy").count()
+    };
+    assert_eq!(count(&[]), 0);
+    assert_eq!(count(&["networkPolicy.enabled=true"]), 3);
+    assert_eq!(count(&[&EXTERNAL[..], &["networkPolicy.enabled=true"]].concat()), 2);
+}
+
 /// A change of the broker's configuration restarts it; the same configuration does not.
 #[test]
 fn the_broker_follows_its_configuration() {

@@ -4,14 +4,15 @@
 use std::{
     fs,
     net::{Ipv4Addr, TcpListener},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
 };
 
+use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{program, run_with_input, stderr};
+use super::{program, run_with_input, stderr, stdout};
 
 /// The running pair.
 pub struct ApiServer {
@@ -41,6 +42,11 @@ impl ApiServer {
             .status()
             .is_ok_and(|status| status.success());
         assert!(made, "openssl is missing: run hack/cluster/packages");
+        fs::write(
+            path("audit.yaml"),
+            "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules: [{level: Metadata, userGroups: ['system:serviceaccounts']}, {level: None}]\n",
+        )
+        .expect("a writable folder");
         fs::write(path("tokens.csv"), "test,admin,1,system:masters\n").expect("a writable folder");
         let kubeconfig = path("kubeconfig");
         fs::write(
@@ -87,6 +93,9 @@ impl ApiServer {
                 format!("--cert-dir={}", path("certificates").display()),
                 format!("--token-auth-file={}", path("tokens.csv").display()),
                 "--authorization-mode=RBAC".into(),
+                format!("--audit-policy-file={}", path("audit.yaml").display()),
+                format!("--audit-log-path={}", path("audit.log").display()),
+                "--audit-log-mode=blocking-strict".into(),
                 // Nothing creates the default service account here.
                 "--disable-admission-plugins=ServiceAccount".into(),
                 "--service-cluster-ip-range=10.0.0.0/24".into(),
@@ -125,6 +134,34 @@ impl ApiServer {
         let cache = format!("--cache-dir={}", self.folder.path().join("discovery").display());
         let all: Vec<&str> = [kubeconfig.as_str(), cache.as_str()].iter().chain(arguments).copied().collect();
         run_with_input("kubectl", &all, input)
+    }
+}
+
+impl ApiServer {
+    /// Where its files and logs are.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// What a ServiceAccount did so far: the events of the audit log.
+    pub fn audit(&self, user: &str) -> Vec<Value> {
+        fs::read_to_string(self.folder.path().join("audit.log"))
+            .unwrap_or_default()
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+            .filter(|event| event["user"]["username"] == user)
+            .collect()
+    }
+
+    /// A kubeconfig with a token of a ServiceAccount, as its pods hold one.
+    pub fn kubeconfig_of_service_account(&self, namespace: &str, name: &str) -> PathBuf {
+        let created = self.kubectl(&["create", "token", name, "-n", namespace, "--duration=1h"], "");
+        assert!(created.status.success(), "{}", stderr(&created));
+        let own = fs::read_to_string(&self.kubeconfig).expect("our own kubeconfig");
+        let path = self.folder.path().join(format!("{name}.kubeconfig"));
+        let token = stdout(&created);
+        fs::write(&path, own.replace("token: test", &format!("token: {}", token.trim()))).expect("a writable folder");
+        path
     }
 }
 
