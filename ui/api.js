@@ -21,7 +21,11 @@ async function request(path, options = {}) {
   // The server answers a login with a redirect to the page: there is no need to load it once more.
   if (response.ok || response.type === 'opaqueredirect') return response;
   if (response.status === 401) throw new Expired();
-  throw new Failed(response.status, sentence(await response.text().catch(() => '')), seconds(response.headers.get('retry-after')));
+  throw new Failed(
+    response.status,
+    sentence(await response.text().catch(() => '')),
+    seconds(response.headers.get('retry-after')),
+  );
 }
 
 const json = async (path) => (await request(path)).json();
@@ -42,13 +46,13 @@ export function playlist(camera, { kind, from, to }) {
   return new URL(`hls/${folder(camera)}/${kind}.m3u8${range}`, document.baseURI).href;
 }
 
-/** The sentence in an error's body, JSON or plain; a proxy's HTML page is none. */
+/** The sentence in an error's body; a proxy's HTML page has none. */
 export function sentence(body) {
   try {
-    const { error, message } = JSON.parse(body);
-    return [message, error?.message, error].find((x) => typeof x === 'string') ?? '';
+    const { error } = JSON.parse(body);
+    return `${error[0].toUpperCase()}${error.slice(1)}${/[.!?]$/.test(error) ? '' : '.'}`;
   } catch {
-    return body.length < 300 && !body.includes('<') ? body.trim() : '';
+    return '';
   }
 }
 

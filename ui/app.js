@@ -8,7 +8,6 @@ import { Viewer } from './viewer.js';
 
 const $ = (id) => document.getElementById(id);
 const POLL = 10 * SECOND;
-const RETRY = 3 * SECOND;
 
 const cameras = new Cameras();
 const viewer = new Viewer(() => signIn('Your session has ended. Sign in again; the picture goes on where it was.'));
@@ -38,7 +37,8 @@ async function login(event) {
     await start();
   } catch (error) {
     const wait = error.retryAfter ? ` Try again in ${error.retryAfter} s.` : '';
-    $('login-error').textContent = error instanceof api.Expired ? 'User name or password is wrong.' : error.message + wait;
+    $('login-error').textContent =
+      error instanceof api.Expired ? 'User name or password is wrong.' : error.message + wait;
     password.select();
   } finally {
     button.disabled = false;
@@ -59,9 +59,7 @@ async function start() {
   } catch (error) {
     if (error instanceof api.Expired) return signIn();
     if (!(error instanceof api.Failed)) throw error;
-    lost(error);
-    $('app').hidden = false;
-    timer = setTimeout(start, RETRY);
+    lost(error, start);
   }
 }
 
@@ -70,27 +68,25 @@ async function poll() {
   clearTimeout(timer);
   try {
     cameras.set(await api.cameras());
-    found();
+    if (away) viewer.player.retry();
+    away = null;
+    $('banner').hidden = true;
+    if (signedIn) timer = setTimeout(poll, POLL);
     const shown = cameras.find(viewer.camera);
     if (shown) viewer.describe(shown);
   } catch (error) {
     if (error instanceof api.Expired) return signIn('Your session has ended. Sign in again.');
     if (!(error instanceof api.Failed)) throw error;
-    lost(error);
+    lost(error, poll);
   }
-  if (signedIn) timer = setTimeout(poll, away ? RETRY : POLL);
 }
 
-function lost(error) {
+function lost(error, again) {
   away ??= Date.now();
   $('banner').textContent = `${error.message} (since ${clock(away)}) Trying again…`;
-  $('banner').hidden = false;
-}
-
-function found() {
-  if (away) viewer.player.retry();
-  away = null;
-  $('banner').hidden = true;
+  $('banner').hidden = $('app').hidden = false;
+  $('login').hidden = true;
+  timer = setTimeout(again, POLL / 3);
 }
 
 function route() {

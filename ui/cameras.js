@@ -2,6 +2,7 @@
 // sheet decides.
 
 import { format } from './route.js';
+import { clock, weekday } from './time.js';
 
 const $ = (id) => document.getElementById(id);
 
@@ -21,7 +22,9 @@ export function stateOf({ state, deleted }) {
   return { level, word };
 }
 
-export const message = (camera) => camera?.message ?? camera?.problem?.message ?? '';
+export const message = (camera) => camera.message ?? '';
+const last = ({ newest }) => (newest ? `Last footage ${weekday(Date.parse(newest))}, ${clock(newest, false)}` : '');
+export const placeOf = ({ site, namespace }) => [site, namespace].filter(Boolean).join(' · ');
 export const same = (a, b) => a && b && a.namespace === b.namespace && a.name === b.name;
 
 export class Cameras {
@@ -53,28 +56,23 @@ export class Cameras {
     this.#shown = shown;
     const focused = document.activeElement?.getAttribute('href');
     $('cameras').replaceChildren(...this.#all.map((c) => this.#item(c)));
-    if (focused) $('cameras').querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
+    if (focused)
+      $('cameras')
+        .querySelector(`a[href="${CSS.escape(focused)}"]`)
+        ?.focus({ preventScroll: true });
   }
 
   #item(camera) {
+    const item = $('camera').content.cloneNode(true);
+    const [link, put] = [item.querySelector('a'), (part, text) => (item.querySelector(part).textContent = text)];
     const { level, word } = stateOf(camera);
-    const link = element('a', { href: format(camera), class: 'camera' });
+    link.href = format(camera);
     if (same(camera, this.#current)) link.setAttribute('aria-current', 'page');
-    link.append(
-      element('span', { class: 'name' }, camera.name),
-      element('span', { class: 'place' }, [camera.site, camera.namespace].filter(Boolean).join(' · ')),
-      element('span', { class: `state ${level}` }, word),
-    );
-    if (message(camera)) link.append(element('span', { class: 'why' }, message(camera)));
-    const item = document.createElement('li');
-    item.append(link);
+    put('.name', camera.name);
+    put('.place', placeOf(camera));
+    put('.why', message(camera) || (camera.live ? '' : last(camera)));
+    put('.state', word);
+    item.querySelector('.state').classList.add(level);
     return item;
   }
-}
-
-function element(name, attributes, text = '') {
-  const made = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  made.textContent = text;
-  return made;
 }

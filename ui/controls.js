@@ -33,8 +33,13 @@ export class Controls {
     for (const [id, run] of Object.entries(act)) $(id).addEventListener('click', run);
     $('speed').addEventListener('change', ({ target }) => this.speed(target.value));
     const listen = (target, kinds, run) => kinds.forEach((kind) => target.addEventListener(kind, run));
-    listen($('gaps'), ['focusin', 'pointerover'], (event) => this.#gap(event, (gap) => viewer.timeline.hint((gap.from + gap.to) / 2)));
-    listen($('gaps'), ['focusout', 'pointerout'], () => viewer.timeline.hint(null));
+    // The pointer that leaves must not take away what the focus shows.
+    const hint = (target) => this.#gap({ target }, (gap) => viewer.timeline.hint((gap.from + gap.to) / 2));
+    listen($('gaps'), ['focusin', 'pointerover'], ({ target }) => hint(target));
+    listen($('gaps'), ['focusout', 'pointerout'], () => {
+      viewer.timeline.hint(null);
+      hint(document.activeElement);
+    });
     listen(this.#video, ['play', 'pause', 'volumechange'], () => this.#buttons());
     document.addEventListener('keydown', (event) => this.#key(event));
     setInterval(() => this.#countdown(), SECOND / 2);
@@ -75,7 +80,11 @@ export class Controls {
     $('clock').textContent = moment ? clock(moment) : '––:––:––';
     $('clock').dateTime = moment ? new Date(moment).toISOString() : '';
     const behind = Date.now() - moment;
-    $('date').textContent = !moment ? '' : kind === 'live' && behind < 2 * MINUTE ? `${Math.max(Math.round(behind / SECOND), 0)} s ago` : weekday(moment);
+    $('date').textContent = !moment
+      ? ''
+      : kind === 'live' && behind < 2 * MINUTE
+        ? `${Math.max(Math.round(behind / SECOND), 0)} s ago`
+        : weekday(moment);
   }
 
   speed(rate) {
@@ -87,7 +96,8 @@ export class Controls {
     if (JSON.stringify(gaps) === JSON.stringify(this.#gaps)) return;
     this.#gaps = gaps;
     $('gaps').hidden = gaps.length === 0;
-    $('gaps').querySelector('summary').textContent = gaps.length === 1 ? '1 gap on this day' : `${gaps.length} gaps on this day`;
+    $('gaps').querySelector('summary').textContent =
+      gaps.length === 1 ? '1 gap on this day' : `${gaps.length} gaps on this day`;
     const rows = gaps.map((gap, index) => {
       const row = $('gap').content.cloneNode(true);
       const words = [clock(gap.from), duration(gap.to - gap.from), reasonText(gap)];
@@ -95,18 +105,20 @@ export class Controls {
       row.querySelector('button').value = index;
       return row;
     });
-    $('gaps').querySelector('ol').replaceChildren(...rows);
+    $('gaps')
+      .querySelector('ol')
+      .replaceChildren(...rows);
   }
 
   #gap({ target }, run) {
-    const button = target.closest?.('button');
+    const button = target.closest('#gaps button');
     if (button) run(this.#gaps[button.value]);
   }
 
   #countdown() {
     const left = this.#until && Math.max(Math.ceil((this.#until - Date.now()) / SECOND), 0);
     const again = left === null ? '' : left ? `Trying again in ${left} s.` : 'Trying again…';
-    $('message-more').textContent = [this.#more, again].filter(Boolean).join(' ');
+    $('message-more').textContent = [this.#more, again].filter(Boolean).join('\n');
   }
 
   #zoom(button) {
@@ -139,7 +151,8 @@ export class Controls {
 
   #key(event) {
     const { key, target, shiftKey } = event;
-    const other = $('viewer').hidden || event.ctrlKey || event.metaKey || event.altKey || target.closest('input, select');
+    const other =
+      $('viewer').hidden || event.ctrlKey || event.metaKey || event.altKey || target.closest('input, select');
     // The space bar presses the button that has the focus.
     if (other || (key === ' ' && target.closest('button, a, summary'))) return;
     const step = shiftKey ? MINUTE : STEP;

@@ -32,7 +32,9 @@ export function coverage(json) {
   const sorted = (list) => list.filter((x) => x.to > x.from).sort((a, b) => a.from - b.from);
   return {
     spans: sorted((json.spans ?? []).map((s) => ({ from: ms(s.start), to: ms(s.end) }))),
-    gaps: sorted((json.gaps ?? []).map((g) => ({ from: ms(g.from), to: ms(g.to), reason: g.reason, detail: g.detail }))),
+    gaps: sorted(
+      (json.gaps ?? []).map((g) => ({ from: ms(g.from), to: ms(g.to), reason: g.reason, detail: g.detail })),
+    ),
   };
 }
 

@@ -14,6 +14,18 @@ const STUCK = 25 * SECOND;
 /** The catalogue is behind live by a few segments: a moment just behind the playlist's end is its end. */
 const CATALOGUE_LAG = MINUTE;
 
+/** What a status means to a person. Trying again helps against the others. */
+const MEANING = {
+  0: 'The server does not answer.',
+  403: 'You may not watch this camera.',
+  404: 'No footage at this time.',
+  410: 'This footage is older than what is kept.',
+  503: 'The footage cannot be reached at the moment.',
+};
+const FINAL = [400, 403, 404, 410];
+const UNDECODABLE =
+  'This browser cannot decode this camera’s X video. Try Safari, or Chrome or Edge on a machine that decodes it in hardware; or let the camera send H.264.';
+
 const CONFIG = {
   // Started by hand, once the playlist says which position the wanted moment has.
   autoStartLoad: false,
@@ -39,12 +51,15 @@ export class Player {
   #still = { position: -1, since: 0 };
   #repaired = 0;
 
-  /** `tell`: { state({kind, text, retryIn}), outside(source), ended(moment), expired(), skipped(sentence) } */
+  /** `tell`: { state({kind, text, live, retryAt}), outside(source), ended(moment), skipped(from, to), expired() } */
   constructor(video, tell) {
     this.#video = video;
     this.#tell = tell;
     video.addEventListener('ended', () => tell.ended(this.moment));
     video.addEventListener('error', () => this.#nativeError());
+    // The last two also come while it is paused: then one picture is all there is to wait for.
+    for (const kind of ['playing', 'loadeddata', 'seeked'])
+      video.addEventListener(kind, () => this.#timer || tell.state({ kind: 'playing' }));
     setInterval(() => this.#watch(), SECOND);
     window.addEventListener('online', () => this.retry());
   }
@@ -61,7 +76,7 @@ export class Player {
     this.#tell.state({ kind: 'opening' });
     if (Hls?.isSupported()) this.#openHls(source);
     else if (this.#video.canPlayType('application/vnd.apple.mpegurl')) this.#openNative(source);
-    else this.#tell.state({ kind: 'failed', text: 'This browser cannot play HLS video.' });
+    else this.#giveUp('This browser cannot play HLS video.');
   }
 
   close() {
@@ -111,8 +126,13 @@ export class Player {
   }
 
   #reopen() {
-    const at = this.#source.kind === 'live' ? undefined : (this.moment ?? this.#source.at);
-    this.open({ ...this.#source, at });
+    const { kind, at, play } = this.#source;
+    const begun = this.#video.currentTime > 0;
+    this.open({
+      ...this.#source,
+      at: kind === 'live' ? undefined : (this.moment ?? at),
+      play: begun ? !this.#video.paused : play,
+    });
   }
 
   #openHls(source) {
@@ -147,9 +167,11 @@ export class Player {
       const text = xhr?.responseType === 'arraybuffer' ? '' : xhr?.responseText;
       return this.#fail(status, sentence(text ?? ''), seconds(xhr?.getResponseHeader?.('retry-after')));
     }
-    if (/codec/i.test(details)) return this.#tell.state({ kind: 'failed', text: undecodable(mimeType) });
+    if (/codec/i.test(details))
+      return this.#giveUp(UNDECODABLE.replace('X', /hvc1|hev1/.test(mimeType ?? 'hvc1') ? 'H.265' : mimeType));
     // One repair is worth a try; a second one within seconds would go on for ever.
-    if (type !== Hls.ErrorTypes.MEDIA_ERROR || Date.now() - this.#repaired < 10 * SECOND) return this.#fail(0, `The video cannot be played (${details}).`);
+    if (type !== Hls.ErrorTypes.MEDIA_ERROR || Date.now() - this.#repaired < 10 * SECOND)
+      return this.#fail(0, `The video cannot be played (${details}).`);
     this.#repaired = Date.now();
     this.#hls.recoverMediaError();
   }
@@ -166,13 +188,24 @@ export class Player {
 
   #fail(status, said, retryAfter) {
     if (this.#timer) return;
-    const { live, text, final } = explain(status, this.#source.kind);
-    if (final) return this.#tell.state({ kind: 'failed', text: said || text });
+    const live = this.#source.kind === 'live';
+    const text =
+      said ||
+      (live && status >= 404
+        ? 'No live picture at the moment.'
+        : (MEANING[status] ?? `The server answered ${status}.`));
+    if (!live && FINAL.includes(status)) return this.#giveUp(text);
     // Jitter, so that a restarted server does not meet all its viewers at once.
     const backOff = Math.min(2 ** this.#failures++, 30) * (0.75 + Math.random() / 2);
     const wait = Math.min(retryAfter ?? backOff, 60);
-    this.#tell.state({ kind: 'failed', text: said || text, live, retryAt: Date.now() + wait * SECOND });
+    this.#tell.state({ kind: 'failed', text, live, retryAt: Date.now() + wait * SECOND });
     this.#timer = setTimeout(() => this.#reopen(), wait * SECOND);
+  }
+
+  /** Trying again cannot help; pressing play does try. */
+  #giveUp(text) {
+    this.#video.pause();
+    this.#tell.state({ kind: 'failed', text });
   }
 
   /** Once a second: pictures that move end a failure, pictures that stand still begin one. */
@@ -189,9 +222,7 @@ export class Player {
       return;
     }
     this.#still = { position: currentTime, since: Date.now() };
-    if (position < 0) return;
-    this.#failures = 0;
-    this.#tell.state({ kind: 'playing' });
+    if (position >= 0) this.#failures = 0;
   }
 
   #openNative(source) {
@@ -214,18 +245,4 @@ export class Player {
     const text = response && !response.ok ? await response.text() : '';
     this.#fail(response?.status ?? 0, sentence(text), seconds(response?.headers.get('retry-after')));
   }
-}
-
-const undecodable = (type) => `This browser cannot decode this camera’s video (${type ?? 'perhaps H.265'}). Try Safari, or Chrome or Edge on a machine that decodes it in hardware; or let the camera send H.264.`;
-
-/** What a status of a playlist means to a person, and whether trying again can help. */
-function explain(status, kind) {
-  const live = kind === 'live';
-  if (status === 0) return { text: 'The server does not answer.' };
-  if (status === 403) return { text: 'You may not watch this camera.', final: true };
-  if (status === 404 && !live) return { text: 'No footage at this time.', final: true };
-  if (status === 410) return { text: 'This footage is older than what is kept.', final: true };
-  if (live && [404, 502, 503, 504].includes(status)) return { text: 'No live picture at the moment.', live };
-  if (status === 503) return { text: 'The footage cannot be reached at the moment.' };
-  return { text: `The server answered ${status}.` };
 }

@@ -44,23 +44,26 @@ export const dateTimeValue = (moment) => `${dateValue(moment)}T${clock(moment)}`
 export const fromValue = (text) => new Date(text.includes('T') ? text : `${text}T00:00:00`).getTime();
 
 export const weekday = (moment) =>
-  new Intl.DateTimeFormat(undefined, { weekday: 'short', day: 'numeric', month: 'short', year: 'numeric' }).format(moment);
+  new Intl.DateTimeFormat(undefined, { weekday: 'short', day: 'numeric', month: 'short', year: 'numeric' }).format(
+    moment,
+  );
 
 /** `3 min 20 s`: two units at most. */
 export function duration(ms) {
   const s = Math.round(ms / SECOND);
   if (s < 1) return 'less than 1 s';
-  const parts = [[Math.floor(s / 3600), 'h'], [Math.floor((s % 3600) / 60), 'min'], [s % 60, 's']];
+  const parts = [
+    [Math.floor(s / 3600), 'h'],
+    [Math.floor((s % 3600) / 60), 'min'],
+    [s % 60, 's'],
+  ];
   const first = parts.findIndex(([n]) => n > 0);
-  return parts.slice(first, first + 2).filter(([n]) => n > 0).map(([n, unit]) => `${n} ${unit}`).join(' ');
+  return parts
+    .slice(first, first + 2)
+    .filter(([n]) => n > 0)
+    .map(([n, unit]) => `${n} ${unit}`)
+    .join(' ');
 }
 
-/** `Europe/Berlin (UTC+2)` */
-export function zone(moment) {
-  const minutes = -new Date(moment).getTimezoneOffset();
-  const hours = Math.floor(Math.abs(minutes) / 60);
-  const rest = Math.abs(minutes) % 60;
-  const offset = minutes === 0 ? 'UTC' : `UTC${minutes < 0 ? '−' : '+'}${hours}${rest ? `:${two(rest)}` : ''}`;
-  const name = Intl.DateTimeFormat().resolvedOptions().timeZone;
-  return name && name !== offset ? `${name} (${offset})` : offset;
-}
+/** `Europe/Berlin` */
+export const zone = () => Intl.DateTimeFormat().resolvedOptions().timeZone;

@@ -26,7 +26,9 @@ export class Timeline {
     for (const name of ['ground', 'ticks', 'hover', 'cursor']) this.#layers[name] = draw(svg, 'g', { class: name });
     for (const name of ['hover', 'cursor']) draw(this.#layers[name], 'line', { y1: 4, y2: FOOT });
     draw(this.#layers.cursor, 'path', { d: 'M-6 0h12v4l-6 7l-6-7z' });
-    for (const kind of ['down', 'move', 'up', 'cancel', 'leave']) svg.addEventListener(`pointer${kind}`, (event) => this.#pointer(kind, event));
+    for (const kind of ['down', 'move', 'up', 'cancel', 'leave'])
+      svg.addEventListener(`pointer${kind}`, (event) => this.#pointer(kind, event));
+    this.#put('hover', null);
     svg.addEventListener('focus', () => this.#speak());
     new ResizeObserver(() => this.#render()).observe(svg);
   }
@@ -43,7 +45,10 @@ export class Timeline {
   /** Length of the visible part, around the current position; `Infinity` is the whole day. */
   zoom(length, around = this.#cursor) {
     const { from, to } = this.#day;
-    const middle = around !== null && contains(this.#day, around) ? around : (Math.max(this.#view.from, from) + Math.min(this.#view.to, to)) / 2;
+    const middle =
+      around !== null && contains(this.#day, around)
+        ? around
+        : (Math.max(this.#view.from, from) + Math.min(this.#view.to, to)) / 2;
     this.#length = length;
     const visible = Math.min(length, to - from);
     const begin = Math.min(Math.max(middle - visible / 2, from), to - visible);
@@ -55,7 +60,8 @@ export class Timeline {
   cursor(moment, aloud = false) {
     const followed = this.#cursor !== null && contains(this.#view, this.#cursor) && this.#dragged === null;
     this.#cursor = moment;
-    if (followed && moment !== null && !contains(this.#view, moment) && contains(this.#day, moment)) this.zoom(this.#length);
+    if (followed && moment !== null && !contains(this.#view, moment) && contains(this.#day, moment))
+      this.zoom(this.#length);
     else this.#place();
     if (aloud) this.#speak();
   }
@@ -103,7 +109,8 @@ export class Timeline {
     if (this.#range) this.#rect(ground, this.#range, 'chosen', 2);
     ticks.replaceChildren();
     const step = STEPS.find((s) => s / this.#perPixel >= LABEL) ?? STEPS.at(-1);
-    for (let at = this.#day.from; at <= this.#view.to; at = next(at, step)) if (at >= this.#view.from) this.#tick(ticks, at, step);
+    for (let at = this.#day.from; at <= this.#view.to; at = next(at, step))
+      if (at >= this.#view.from) this.#tick(ticks, at, step);
     this.#place();
   }
 
@@ -117,7 +124,8 @@ export class Timeline {
     const x = this.#x(at);
     draw(layer, 'line', { x1: x, x2: x, y1: FOOT, y2: FOOT + 5 });
     const anchor = x < LABEL / 2 ? 'start' : x > this.#width - LABEL / 2 ? 'end' : 'middle';
-    draw(layer, 'text', { x, y: FOOT + 19, 'text-anchor': anchor }).textContent = at === this.#day.to ? '24:00' : clock(at, step < MINUTE);
+    draw(layer, 'text', { x, y: FOOT + 19, 'text-anchor': anchor }).textContent =
+      at === this.#day.to ? '24:00' : clock(at, step < MINUTE);
   }
 
   #put(name, moment) {
@@ -147,7 +155,9 @@ export class Timeline {
     if (kind === 'down' && event.button === 0) this.svg.setPointerCapture(event.pointerId);
     if (kind === 'down' ? event.button === 0 : kind === 'move' && this.#dragged !== null) this.#dragged = moment;
     else if (kind !== 'leave') this.#dragged = null;
-    this.hint(kind === 'leave' || kind === 'cancel' || (kind === 'up' && event.pointerType !== 'mouse') ? null : moment);
+    this.hint(
+      kind === 'leave' || kind === 'cancel' || (kind === 'up' && event.pointerType !== 'mouse') ? null : moment,
+    );
     this.#place();
     if (picked) this.onPick(moment);
   }
@@ -157,7 +167,10 @@ export class Timeline {
 function next(at, step) {
   if (step < HOUR) return at + step;
   const d = new Date(at);
-  return Math.max(new Date(d.getFullYear(), d.getMonth(), d.getDate(), d.getHours() + step / HOUR).getTime(), at + step / 2);
+  return Math.max(
+    new Date(d.getFullYear(), d.getMonth(), d.getDate(), d.getHours() + step / HOUR).getTime(),
+    at + step / 2,
+  );
 }
 
 function draw(parent, name, attributes) {

@@ -2,12 +2,24 @@
 // controls. Not here: how a playlist is played, how the bar is drawn.
 
 import * as api from './api.js';
-import { message, same, stateOf } from './cameras.js';
+import { message, placeOf, same, stateOf } from './cameras.js';
 import { Controls } from './controls.js';
 import { following, gapAt, reasonText, replay, snap, source } from './footage.js';
 import { Player } from './player.js';
 import { format } from './route.js';
-import { clock, contains, dateTimeValue, dateValue, dayOf, fromValue, HOUR, MINUTE, SECOND, shiftDay, zone } from './time.js';
+import {
+  clock,
+  contains,
+  dateTimeValue,
+  dateValue,
+  dayOf,
+  fromValue,
+  HOUR,
+  MINUTE,
+  SECOND,
+  shiftDay,
+  zone,
+} from './time.js';
 import { Timeline } from './timeline.js';
 
 const $ = (id) => document.getElementById(id);
@@ -42,7 +54,8 @@ export class Viewer {
       // DVR waits at a hole that replay steps over.
       outside: ({ kind, at }) => (kind === 'dvr' ? this.#open(replay(at, Date.now())) : this.#absent()),
       ended: (moment) => this.#end(moment),
-      skipped: (from, to) => this.controls.notice(`The picture from ${clock(from)} to ${clock(to)} is missing or damaged.`),
+      skipped: (from, to) =>
+        this.controls.notice(`The picture from ${clock(from)} to ${clock(to)} is missing or damaged.`),
       expired,
     });
     this.timeline = new Timeline($('timeline'), $('tip'), (moment) => this.goTo(moment));
@@ -82,7 +95,7 @@ export class Viewer {
     this.camera = camera;
     const { level, word } = stateOf(camera);
     $('name').textContent = camera.name;
-    $('place').textContent = [camera.site, camera.namespace].filter(Boolean).join(' · ');
+    $('place').textContent = placeOf(camera);
     $('state').className = `state ${level}`;
     $('state').textContent = camera.state ? word : '';
   }
@@ -125,7 +138,9 @@ export class Viewer {
     if (moment === null) return this.#absent();
     if (Math.abs(moment - wanted) > 2 * SECOND) {
       const gap = gapAt(this.#cover, wanted);
-      this.controls.notice(`No footage at ${clock(wanted)}${gap ? ` (${reasonText(gap)})` : ''}. Showing ${clock(moment)}.`);
+      this.controls.notice(
+        `No footage at ${clock(wanted)}${gap ? ` (${reasonText(gap)})` : ''}. Showing ${clock(moment)}.`,
+      );
     }
     if (this.#range && !contains(this.#range, moment)) this.#range = null;
     this.#target = moment;
@@ -187,13 +202,14 @@ export class Viewer {
   #absent() {
     this.#target = null;
     this.player.close();
+    this.controls.mode(null);
     this.controls.show({ text: 'No footage at this time.' });
   }
 
   /** A replay has come to its end: a range is over, anything else goes on with what follows. */
   #end(moment) {
     if (this.#range) return this.controls.show({ text: 'End of the range. Press play to watch it again.' });
-    const next = this.#cover && following(this.#cover, moment + SECOND);
+    const next = moment && this.#cover && following(this.#cover, moment + SECOND);
     // The same end twice: the server has less than the coverage says.
     const stuck = Math.abs(moment - this.#ended) < 2 * SECOND;
     if (next && !stuck) this.goTo(next).then(() => (this.#ended = moment));
@@ -214,7 +230,8 @@ export class Viewer {
     const moment = this.moment;
     this.controls.time(moment, this.mode);
     // Over midnight the bar goes along; a day that somebody turned to stays.
-    if (moment && this.#seen && contains(this.#day, this.#seen) && !contains(this.#day, moment)) this.#turnTo(dayOf(moment));
+    if (moment && this.#seen && contains(this.#day, this.#seen) && !contains(this.#day, moment))
+      this.#turnTo(dayOf(moment));
     this.#seen = moment;
     this.timeline.cursor(moment);
   }
@@ -249,7 +266,7 @@ export class Viewer {
     $('day').value = dateValue(this.#day.from);
     $('day').max = today;
     $('next').disabled = $('day').value >= today;
-    $('zone').textContent = `Times in ${zone(this.#day.from)}`;
+    $('zone').textContent = `Times in ${zone()}`;
     $('nothing').hidden = !this.#cover || this.#cover.spans.length > 0;
     this.timeline.set(this.#day, this.#cover, this.#range);
     this.controls.gaps(this.#cover?.gaps ?? []);

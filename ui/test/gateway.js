@@ -1,5 +1,5 @@
 // A stand-in for the gateway: same routes, same playlists, same Content-Security-Policy, real media from ffmpeg. It
-// pretends that two cameras recorded since yesterday noon, each session a loop of one short clip, with known gaps.
+// pretends that two cameras recorded for 27 hours, each session a loop of one short clip, with known gaps.
 // `node test/gateway.js` serves the page for a look by eye (admin / secret).
 
 import { execFileSync } from 'node:child_process';
@@ -12,28 +12,64 @@ const UI = join(import.meta.dirname, '..');
 const SEGMENT = 2000;
 /** Segments of the clip; a session has as many. */
 const LOOP = 30;
-const CSP = "default-src 'self'; img-src 'self' data: blob:; media-src 'self' blob:; worker-src 'self' blob:";
-const TYPES = { '.html': 'text/html; charset=utf-8', '.js': 'text/javascript', '.css': 'text/css', '.svg': 'image/svg+xml' };
+/** That of src/gateway/access/guard.rs. */
+const CSP =
+  "default-src 'self'; img-src 'self' data: blob:; media-src 'self' blob:; worker-src 'self' blob:; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
+const TYPES = {
+  '.html': 'text/html; charset=utf-8',
+  '.js': 'text/javascript',
+  '.css': 'text/css',
+  '.svg': 'image/svg+xml',
+};
 const MINUTE = 60_000;
 
 /** The clip: a minute of moving test picture with sound, cut as the capture pod cuts. */
 function film(folder) {
-  execFileSync('ffmpeg', `-v error -f lavfi -i testsrc2=s=640x360:r=15:d=60 -f lavfi -i sine=d=60 -c:v libx264 -preset ultrafast -pix_fmt yuv420p -g 30 -sc_threshold 0 -c:a aac -ac 1 -shortest -f hls -hls_time 2 -hls_list_size 0 -hls_segment_type fmp4 -hls_fmp4_init_filename init.mp4 -hls_segment_filename ${folder}/%d.m4s ${folder}/all.m3u8`.split(' '));
+  execFileSync(
+    'ffmpeg',
+    `-v error -f lavfi -i testsrc2=s=320x180:r=10:d=60 -f lavfi -i sine=d=60 -c:v libx264 -preset ultrafast -pix_fmt yuv420p -g 20 -sc_threshold 0 -c:a aac -ac 1 -shortest -f hls -hls_time 2 -hls_list_size 0 -hls_segment_type fmp4 -hls_fmp4_init_filename init.mp4 -hls_segment_filename ${folder}/%d.m4s ${folder}/all.m3u8`.split(
+      ' ',
+    ),
+  );
 }
 
+let folder;
+
+/** An error as the gateway words it. */
+export const problem = (status, error, headers = {}) => [
+  status,
+  { 'content-type': 'application/json', ...headers },
+  JSON.stringify({ reason: 'Test', error }),
+];
+
+/** One gateway; all of them show the same clip. */
 export async function start(port = 0) {
-  const folder = mkdtempSync(join(tmpdir(), 'dsn-ui-'));
-  film(folder);
+  if (!folder) {
+    folder = mkdtempSync(join(tmpdir(), 'dsn-ui-'));
+    process.once('exit', () => rmSync(folder, { recursive: true, force: true }));
+    film(folder);
+  }
   const now = Date.now();
-  const noon = new Date(now - 24 * 60 * MINUTE).setHours(12, 0, 0, 0);
-  const begin = noon - (noon % SEGMENT);
-  const gap = (ago, minutes, reason, detail) => ({ from: now - ago * MINUTE, to: now - (ago - minutes) * MINUTE, reason, detail });
+  const begin = Math.floor(now / SEGMENT) * SEGMENT - 27 * 60 * MINUTE;
+  const gap = (ago, minutes, reason, detail) => ({
+    from: now - ago * MINUTE,
+    to: now - (ago - minutes) * MINUTE,
+    reason,
+    detail,
+  });
   const gateway = {
     /** What a test may change while the page runs. */
     cameras: [
       { namespace: 'demo', name: 'gate', site: 'north yard', state: 'Running', live: true },
       { namespace: 'demo', name: 'hall', site: 'plant 2', state: 'Running', live: true },
-      { namespace: 'demo', name: 'roof', site: 'plant 2', state: 'Failing', live: false, message: 'roof: RTSP 401; check Secret "roof-login" key "password"' },
+      {
+        namespace: 'demo',
+        name: 'roof',
+        site: 'plant 2',
+        state: 'Failing',
+        live: false,
+        message: 'roof: RTSP 401; check Secret "roof-login" key "password"',
+      },
     ],
     gaps: [
       gap(400, 25, 'CameraUnreachable', 'no answer from 10.0.0.8:554'),
@@ -41,6 +77,8 @@ export async function start(port = 0) {
       gap(40, 1, 'CaptureDied', 'ffmpeg was killed (signal 9)'),
     ],
     session: null,
+    /** The DVR playlist ends here: a hole that is still waited for. */
+    dvrEnd: Infinity,
     /** `(path, query) => [status, headers, body]` instead of the answer, or nothing. */
     fault: () => null,
     /** Every request, for assertions. */
@@ -50,30 +88,46 @@ export async function start(port = 0) {
   const recorded = (at) => !gateway.gaps.some((g) => at + SEGMENT > g.from && at < g.to);
   const segments = (from, to) => {
     const all = [];
-    for (let at = begin + Math.floor(Math.max(from - begin, 0) / SEGMENT) * SEGMENT; at < to; at += SEGMENT) if (recorded(at)) all.push(at);
+    for (let at = begin + Math.floor(Math.max(from - begin, 0) / SEGMENT) * SEGMENT; at < to; at += SEGMENT)
+      if (recorded(at)) all.push(at);
     return all;
   };
   const playlist = (list, end) => {
     const number = (at) => (at - begin) / SEGMENT;
     const session = (at) => Math.floor(number(at) / LOOP);
-    const lines = ['#EXTM3U', '#EXT-X-VERSION:7', '#EXT-X-TARGETDURATION:2', `#EXT-X-MEDIA-SEQUENCE:${number(list[0])}`, `#EXT-X-DISCONTINUITY-SEQUENCE:${session(list[0])}`, '#EXT-X-INDEPENDENT-SEGMENTS'];
+    const lines = [
+      '#EXTM3U',
+      '#EXT-X-VERSION:7',
+      '#EXT-X-TARGETDURATION:2',
+      `#EXT-X-MEDIA-SEQUENCE:${number(list[0])}`,
+      `#EXT-X-DISCONTINUITY-SEQUENCE:${session(list[0])}`,
+      '#EXT-X-INDEPENDENT-SEGMENTS',
+    ];
     if (end) lines.push('#EXT-X-PLAYLIST-TYPE:VOD');
     list.forEach((at, i) => {
       const fresh = i === 0 || session(at) !== session(list[i - 1]) || at !== list[i - 1] + SEGMENT;
       if (i > 0 && fresh) lines.push('#EXT-X-DISCONTINUITY');
-      if (fresh) lines.push('#EXT-X-MAP:URI="/media/init.mp4"', `#EXT-X-PROGRAM-DATE-TIME:${new Date(at).toISOString()}`);
+      if (fresh)
+        lines.push('#EXT-X-MAP:URI="/media/init.mp4"', `#EXT-X-PROGRAM-DATE-TIME:${new Date(at).toISOString()}`);
       lines.push('#EXTINF:2.000000,', `/media/${number(at) % LOOP}.m4s?at=${at}`);
     });
     if (end) lines.push('#EXT-X-ENDLIST');
     return `${lines.join('\n')}\n`;
   };
   const json = (value) => [200, { 'content-type': 'application/json' }, JSON.stringify(value)];
-  const hls = (list, end) => (list.length ? [200, { 'content-type': 'application/vnd.apple.mpegurl' }, playlist(list, end)] : [404, {}, '']);
+  const hls = (list, end) =>
+    list.length
+      ? [200, { 'content-type': 'application/vnd.apple.mpegurl' }, playlist(list, end)]
+      : problem(404, 'there is no footage in this range');
   const file = (path) => {
     try {
-      return [200, { 'content-type': TYPES[extname(path)] ?? 'video/mp4', 'content-length': statSync(path).size }, readFileSync(path)];
+      return [
+        200,
+        { 'content-type': TYPES[extname(path)] ?? 'video/mp4', 'content-length': statSync(path).size },
+        readFileSync(path),
+      ];
     } catch {
-      return [404, {}, ''];
+      return problem(404, 'there is no such file');
     }
   };
 
@@ -84,11 +138,16 @@ export async function start(port = 0) {
     if (path.startsWith('/assets/')) return file(join(UI, path.slice('/assets/'.length)));
     if (method === 'POST' && path === '/login') {
       const form = new URLSearchParams(body);
-      if (form.get('username') !== 'admin' || form.get('password') !== 'secret') return [401, {}, ''];
+      if (form.get('username') !== 'admin' || form.get('password') !== 'secret')
+        return problem(401, 'the user name or the password is wrong');
       gateway.session = crypto.randomUUID();
-      return [303, { location: '/', 'set-cookie': `session=${gateway.session}; HttpOnly; SameSite=Strict; Path=/` }, ''];
+      return [
+        303,
+        { location: '/', 'set-cookie': `session=${gateway.session}; HttpOnly; SameSite=Strict; Path=/` },
+        '',
+      ];
     }
-    if (!gateway.session || cookie !== `session=${gateway.session}`) return [401, {}, ''];
+    if (!gateway.session || cookie !== `session=${gateway.session}`) return problem(401, 'log in first');
     const at = Date.now();
     const [, kind, , , what] = path.split('/');
     if (path === '/logout') return ((gateway.session = null), [303, { location: '/' }, '']);
@@ -99,17 +158,28 @@ export async function start(port = 0) {
       const iso = (time) => new Date(time).toISOString();
       const edges = [begin, ...gateway.gaps.flatMap((g) => [g.from, g.to]), at - 2 * SEGMENT];
       const spans = [];
-      for (let i = 0; i < edges.length; i += 2) spans.push({ start: iso(Math.max(edges[i], from)), end: iso(Math.min(edges[i + 1], to)) });
+      for (let i = 0; i < edges.length; i += 2)
+        spans.push({ start: iso(Math.max(edges[i], from)), end: iso(Math.min(edges[i + 1], to)) });
       return json({
         spans: spans.filter((s) => s.end > s.start),
-        gaps: gateway.gaps.filter((g) => g.to > from && g.from < to).map((g) => ({ ...g, from: iso(g.from), to: iso(g.to) })),
+        gaps: gateway.gaps
+          .filter((g) => g.to > from && g.from < to)
+          .map((g) => ({ ...g, from: iso(g.from), to: iso(g.to) })),
       });
     }
     if (kind === 'hls' && what === 'live.m3u8') return hls(segments(at - 6 * SEGMENT, at - SEGMENT), false);
-    if (kind === 'hls' && what === 'dvr.m3u8') return hls(segments(at - 120 * MINUTE, at - 3 * SEGMENT), false);
-    if (kind === 'hls' && what === 'replay.m3u8') return hls(segments(Date.parse(url.searchParams.get('start')), Math.min(Date.parse(url.searchParams.get('end')), at - 3 * SEGMENT)), true);
+    if (kind === 'hls' && what === 'dvr.m3u8')
+      return hls(segments(at - 120 * MINUTE, Math.min(at - 3 * SEGMENT, gateway.dvrEnd)), false);
+    if (kind === 'hls' && what === 'replay.m3u8')
+      return hls(
+        segments(
+          Date.parse(url.searchParams.get('start')),
+          Math.min(Date.parse(url.searchParams.get('end')), at - 3 * SEGMENT),
+        ),
+        true,
+      );
     if (kind === 'media') return file(join(folder, path.split('/').at(-1)));
-    return [404, {}, ''];
+    return problem(404, 'there is no such page');
   }
 
   const server = createServer(async (request, response) => {
@@ -117,15 +187,17 @@ export async function start(port = 0) {
     gateway.asked.push(`${request.method} ${request.url}`);
     let body = '';
     for await (const part of request) body += part;
-    const [status, headers, content] = gateway.fault(url.pathname, url.searchParams) ?? answer(request.method, url, request.headers.cookie, body);
-    response.writeHead(status, { 'content-security-policy': CSP, 'cache-control': 'no-cache', ...headers }).end(content);
+    const [status, headers, content] =
+      gateway.fault(url.pathname, url.searchParams) ?? answer(request.method, url, request.headers.cookie, body);
+    response
+      .writeHead(status, { 'content-security-policy': CSP, 'cache-control': 'no-cache', ...headers })
+      .end(content);
   });
   await new Promise((done) => server.listen(port, '127.0.0.1', done));
   gateway.url = `http://127.0.0.1:${server.address().port}/`;
   gateway.stop = () => {
     server.closeAllConnections();
     server.close();
-    rmSync(folder, { recursive: true });
   };
   return gateway;
 }
