@@ -138,6 +138,11 @@ impl ApiServer {
 }
 
 impl ApiServer {
+    /// Its administrator's kubeconfig.
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
     /// Where its files and logs are.
     pub fn folder(&self) -> &Path {
         self.folder.path()
