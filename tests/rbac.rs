@@ -43,7 +43,9 @@ impl Drop for Operator {
 
 fn rendered(values: &[&str]) -> String {
     let mut arguments = vec!["template", "dsn", "charts/dsn", "-n", "dsn-system"];
-    values.iter().for_each(|value| arguments.extend(["--set", value]));
+    for value in values {
+        arguments.extend(["--set", value]);
+    }
     let output = tools::run("helm", &arguments);
     assert!(output.status.success(), "{}", stderr(&output));
     stdout(&output)

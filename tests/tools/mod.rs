@@ -18,12 +18,9 @@ pub fn repository() -> &'static Path {
 
 /// Path of a pinned program.
 pub fn program(name: &str) -> PathBuf {
-    let cache = std::env::var_os("DSN_CACHE").map(PathBuf::from).unwrap_or_else(|| {
-        let base = std::env::var_os("XDG_CACHE_HOME")
-            .map(PathBuf::from)
-            .unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").expect("HOME is set")).join(".cache"));
-        base.join("dsn")
-    });
+    let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);
+    let home = || variable("HOME").expect("HOME is set").join(".cache");
+    let cache = variable("DSN_CACHE").unwrap_or_else(|| variable("XDG_CACHE_HOME").unwrap_or_else(home).join("dsn"));
     let path = cache.join("tools/bin").join(name);
     assert!(path.exists(), "{} is missing: run hack/cluster/build-tools", path.display());
     path
