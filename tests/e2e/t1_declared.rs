@@ -40,6 +40,8 @@ fn c1_every_instance_has_its_own_queue_and_assignment() {
         "--",
         "rabbitmqctl",
         "-q",
+        "-p",
+        "dsn",
         "list_queues",
         "name",
         "consumers",

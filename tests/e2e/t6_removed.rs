@@ -112,5 +112,5 @@ fn d_namespaces_end() {
 }
 
 fn queues() -> String {
-    kubectl(&["-n", SYSTEM, "exec", "dsn-rabbitmq-0", "--", "rabbitmqctl", "-q", "list_queues", "name"])
+    kubectl(&["-n", SYSTEM, "exec", "dsn-rabbitmq-0", "--", "rabbitmqctl", "-q", "-p", "dsn", "list_queues", "name"])
 }
