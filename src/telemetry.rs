@@ -10,9 +10,12 @@ use tracing_subscriber::{EnvFilter, fmt, prelude::*};
 /// What the roles return: the process ends with the message, so any error type will do here.
 pub type Outcome = Result<(), Box<dyn Error>>;
 
+/// Libraries that say again, with every byte, what we say ourselves are silent.
+const DEFAULT_FILTER: &str = "info,lapin=off,kube_client=off,kube_runtime=warn,sqlx=warn";
+
 /// Sets up logs and a runtime and runs a role to its end.
 pub fn block_on(role: impl Future<Output = Outcome>) -> Outcome {
-    let filter = EnvFilter::try_from_env("DSN_LOG").unwrap_or_else(|_| EnvFilter::new("info,lapin=warn,sqlx=warn"));
+    let filter = EnvFilter::try_from_env("DSN_LOG").unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
     tracing_subscriber::registry().with(filter).with(fmt::layer().with_writer(std::io::stderr).with_ansi(false)).init();
     // Two workers: every role waits for I/O most of the time, and agents run many to a node.
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(role)

@@ -234,7 +234,7 @@ mod tests {
 
     use super::*;
 
-    async fn admin(server: &MockServer) -> BrokerAdmin {
+    fn admin(server: &MockServer) -> BrokerAdmin {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         BrokerAdmin::new(&server.uri(), "dsn", "pw", "/").expect("client")
     }
@@ -253,7 +253,7 @@ mod tests {
             read: "^dsn\\.ctl\\.".into(),
             topic: Some(("dsn.events".into(), "^evt\\.".into())),
         };
-        admin(&server).await.ensure_user("dsn-cams", "secret", "dsn-agent", &permissions).await.expect("made");
+        admin(&server).ensure_user("dsn-cams", "secret", "dsn-agent", &permissions).await.expect("made");
         let paths: Vec<_> = server
             .received_requests()
             .await
@@ -272,7 +272,7 @@ mod tests {
         for (code, reason) in [(401, "BrokerAdminForbidden"), (500, "BrokerAdminFailed")] {
             let server = MockServer::start().await;
             Mock::given(path("/api/queues/%2F")).respond_with(ResponseTemplate::new(code)).mount(&server).await;
-            let error = admin(&server).await.queues().await.expect_err("refused");
+            let error = admin(&server).queues().await.expect_err("refused");
             assert_eq!(error.reason(), reason);
             assert!(!error.to_string().contains("pw"));
         }
@@ -281,7 +281,7 @@ mod tests {
     #[tokio::test]
     async fn a_missing_queue_or_user_is_no_error() {
         let server = MockServer::start().await;
-        let admin = admin(&server).await;
+        let admin = admin(&server);
         assert_eq!(admin.queue("dsn.operator").await.expect("answered"), None);
         admin.delete_user("gone").await.expect("answered");
     }

@@ -307,7 +307,7 @@ where
 mod tests {
     use super::*;
 
-    fn config_map(data: &str, extra: Value) -> Value {
+    fn config_map(data: &str, extra: &Value) -> Value {
         let mut object = json!({
             "apiVersion": "v1", "kind": "ConfigMap",
             "metadata": {"name": "x", "namespace": "n", "labels": {labels::MANAGED_BY: "dsn"},
@@ -322,7 +322,7 @@ mod tests {
 
     #[test]
     fn what_is_as_it_should_be_is_not_written() {
-        let desired = with_hash(config_map("v", json!({})));
+        let desired = with_hash(config_map("v", &json!({})));
         let mut actual = desired.clone();
         actual["metadata"]["uid"] = json!("server-side");
         assert_eq!(decide(&desired, &actual), Decision::Skip);
@@ -330,33 +330,33 @@ mod tests {
 
     #[test]
     fn drift_and_change_are_written() {
-        let desired = with_hash(config_map("v", json!({})));
+        let desired = with_hash(config_map("v", &json!({})));
         let mut drifted = desired.clone();
         drifted["data"]["k"] = json!("by hand");
         assert_eq!(decide(&desired, &drifted), Decision::Write);
         // Something we no longer say: contained, but the hash tells.
-        let before = with_hash(config_map("v", json!({"immutable": false})));
+        let before = with_hash(config_map("v", &json!({"immutable": false})));
         assert_eq!(decide(&desired, &before), Decision::Write);
     }
 
     #[test]
     fn a_precondition_is_no_content() {
-        let mut with_precondition = config_map("v", json!({}));
+        let mut with_precondition = config_map("v", &json!({}));
         with_precondition["metadata"]["resourceVersion"] = json!("41");
-        let mut actual = with_hash(config_map("v", json!({})));
+        let mut actual = with_hash(config_map("v", &json!({})));
         actual["metadata"]["resourceVersion"] = json!("42");
         assert_eq!(decide(&with_hash(with_precondition), &actual), Decision::Skip);
     }
 
     #[test]
     fn an_object_of_somebody_else_is_left_alone() {
-        let desired = with_hash(config_map("v", json!({})));
-        let unlabelled = config_map("v", json!({"metadata": {"name": "x"}}));
+        let desired = with_hash(config_map("v", &json!({})));
+        let unlabelled = config_map("v", &json!({"metadata": {"name": "x"}}));
         assert_eq!(decide(&desired, &unlabelled), Decision::Foreign("somebody else".into()));
-        let mut owned = config_map("v", json!({}));
+        let mut owned = config_map("v", &json!({}));
         owned["metadata"]["ownerReferences"][0]["uid"] = json!("u0");
         assert_eq!(decide(&desired, &owned), Decision::Foreign("Pipeline \"p\"".into()));
-        let mut helm = config_map("v", json!({}));
+        let mut helm = config_map("v", &json!({}));
         helm["metadata"]["ownerReferences"] = json!([]);
         helm["metadata"]["labels"][labels::MANAGED_BY] = json!("Helm");
         assert_eq!(decide(&desired, &helm), Decision::Foreign("\"Helm\"".into()));

@@ -3,8 +3,9 @@
 //! Not here: logic. Made once by [`super::run`], shared by the three controllers and the broker's supervisor.
 
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
@@ -50,7 +51,6 @@ pub struct Context {
 
 impl Context {
     /// The time, for the pure steps.
-    #[expect(clippy::unused_self, reason = "the one place a reconcile takes the time from")]
     pub fn now(&self) -> Timestamp {
         Timestamp::now()
     }
@@ -136,19 +136,28 @@ where
     store.get(&ObjectRef::new(name).within(namespace))
 }
 
+/// How long what was seen is believed in spite of signs to the contrary.
+const OLD: Duration = Duration::from_secs(30);
+
 /// What this process has seen to exist outside its watches (Secrets), so that it need not ask again.
 #[derive(Debug, Default)]
-pub struct Known(Mutex<HashSet<String>>);
+pub struct Known(Mutex<HashMap<String, Instant>>);
 
 impl Known {
     /// Was `key` seen?
     pub fn contains(&self, key: &str) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(key)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(key)
+    }
+
+    /// Is it some time since `key` was seen? Then a doubt is worth another look.
+    pub fn is_old(&self, key: &str) -> bool {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(key).is_none_or(|seen| seen.elapsed() > OLD)
     }
 
     /// `key` exists.
     pub fn insert(&self, key: impl Into<String>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key.into());
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key.into(), Instant::now());
     }
 
     /// Ask again next time.

@@ -154,7 +154,7 @@ impl Error {
 }
 
 /// The API server's sentence, without kube's debug dump of the whole answer.
-fn short(error: &kube::Error) -> String {
+pub fn short(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) => status.message.clone(),
         other => other.to_string(),

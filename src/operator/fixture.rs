@@ -1,6 +1,6 @@
 //! Builders for tests: objects as the API server would hand them out.
 
-#![allow(missing_docs, clippy::missing_panics_doc)]
+#![allow(missing_docs, clippy::missing_panics_doc, clippy::return_self_not_must_use)]
 
 use std::sync::Arc;
 

@@ -155,11 +155,38 @@ mod tests {
         use State::{Awaiting, Draining, Failing, Paused, Running, Starting, Unknown};
         let secret = || Some(Problem { reason: "SecretMissing".into(), message: "create Secret".into() });
         let pod = || Some(Problem { reason: "ImagePullBackOff".into(), message: "no image".into() });
-        let table: [(&str, Activity, View, _, _, Option<&str>, State, &str); 14] = [
+        let table = [
             ("runs", Activity::Running, report(Phase::Running, None), None, None, None, Running, "Capturing"),
-            ("fails", Activity::Running, report(Phase::Failing, Some("Unauthorized")), None, None, None, Failing, "Unauthorized"),
-            ("no secret", Activity::Running, report(Phase::Failing, Some("CredentialsMissing")), secret(), None, None, Failing, "SecretMissing"),
-            ("secret gone, still runs", Activity::Running, report(Phase::Running, None), secret(), None, None, Running, "Capturing"),
+            (
+                "fails",
+                Activity::Running,
+                report(Phase::Failing, Some("Unauthorized")),
+                None,
+                None,
+                None,
+                Failing,
+                "Unauthorized",
+            ),
+            (
+                "no secret",
+                Activity::Running,
+                report(Phase::Failing, Some("CredentialsMissing")),
+                secret(),
+                None,
+                None,
+                Failing,
+                "SecretMissing",
+            ),
+            (
+                "secret gone, still runs",
+                Activity::Running,
+                report(Phase::Running, None),
+                secret(),
+                None,
+                None,
+                Running,
+                "Capturing",
+            ),
             ("starts", Activity::Running, report(Phase::Starting, None), None, None, None, Starting, "Starting"),
             ("resumes", Activity::Running, report(Phase::Paused, None), None, None, None, Starting, "Starting"),
             ("paused", Activity::Paused, report(Phase::Paused, None), None, None, None, Paused, "Paused"),

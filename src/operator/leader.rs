@@ -51,7 +51,7 @@ impl Leadership {
                 Ok(true) => return true,
                 Ok(false) => attempt = 0,
                 Err(error) => {
-                    tracing::warn!(%error, "failed to ask for the lease; trying again");
+                    tracing::warn!(error = sentence(&error), "failed to ask for the lease; trying again");
                     let pause = super::backoff::pause(attempt).min(PATIENCE);
                     attempt += 1;
                     tokio::select! { () = tokio::time::sleep(pause) => {}, () = shutdown.cancelled() => return false }
@@ -76,9 +76,9 @@ impl Leadership {
                         _ => now,
                     };
                     failing_since = Some((since, now));
-                    tracing::warn!(%error, "failed to renew the lease");
+                    tracing::warn!(error = sentence(&error), "failed to renew the lease");
                     if now - since >= PATIENCE {
-                        return Lost(format!("it could not be renewed: {error}"));
+                        return Lost(format!("it could not be renewed: {}", sentence(&error)));
                     }
                     tokio::time::sleep(Duration::from_millis(500)).await;
                 }
@@ -89,7 +89,15 @@ impl Leadership {
     /// Lets the next one take over at once.
     pub async fn release(&self) {
         if let Err(error) = self.0.release().await {
-            tracing::warn!(%error, "failed to release the lease; it runs out by itself");
+            tracing::warn!(error = sentence(&error), "failed to release the lease; it runs out by itself");
         }
+    }
+}
+
+/// The error without kube's debug dump of the whole answer.
+fn sentence(error: &LeaseManagerError) -> String {
+    match error {
+        LeaseManagerError::KubeError(error) => super::error::short(error),
+        other => other.to_string(),
     }
 }

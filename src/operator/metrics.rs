@@ -59,9 +59,7 @@ impl Metrics {
         let metrics = Self {
             reconciles: Family::default(),
             failures: Family::default(),
-            durations: Family::new_with_constructor(|| {
-                Histogram::new([0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0])
-            }),
+            durations: Family::new_with_constructor(|| Histogram::new([0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0])),
             requests: Family::default(),
             messages: Family::default(),
             leader: Gauge::default(),

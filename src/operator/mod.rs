@@ -180,7 +180,8 @@ async fn prepare_and_lead(
     let leadership = bootstrap::until_done("for the lease", async || {
         leader::Leadership::new(lease_client.clone(), &config.namespace, &identity).await
     });
-    let leadership = tokio::select! { leadership = leadership => leadership, () = shutdown.cancelled() => return Ok(()) };
+    let leadership =
+        tokio::select! { leadership = leadership => leadership, () = shutdown.cancelled() => return Ok(()) };
     tracing::info!(identity, "waiting for the lease");
     if !leadership.acquire(&shutdown).await {
         return Ok(());
@@ -241,9 +242,14 @@ async fn lead(
     tasks.spawn(control("camera", ctx.clone(), stores.cameras.clone(), queues.cameras, synced.clone(), |o, c| {
         Box::pin(camera::reconcile(o, c))
     }));
-    tasks.spawn(control("pipeline", ctx.clone(), stores.pipelines.clone(), queues.pipelines, synced.clone(), |o, c| {
-        Box::pin(pipeline::reconcile(o, c))
-    }));
+    tasks.spawn(control(
+        "pipeline",
+        ctx.clone(),
+        stores.pipelines.clone(),
+        queues.pipelines,
+        synced.clone(),
+        |o, c| Box::pin(pipeline::reconcile(o, c)),
+    ));
     tasks.spawn(control(
         "storagenode",
         ctx.clone(),

@@ -35,14 +35,20 @@ pub fn pod_problem<P: Borrow<Pod>>(pods: &[P]) -> Option<Problem> {
             .iter()
             .flatten()
             .find(|c| c.type_ == "PodScheduled" && c.status == "False" && c.reason.as_deref() == Some("Unschedulable"))
-            .map(|c| problem("Unschedulable", format!("pod {name}: {}", c.message.as_deref().unwrap_or("no node fits"))));
-        let containers = status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
+            .map(|c| {
+                problem("Unschedulable", format!("pod {name}: {}", c.message.as_deref().unwrap_or("no node fits")))
+            });
+        let containers =
+            status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
         let stuck = containers.into_iter().find_map(|container| {
             let waiting = container.state.as_ref()?.waiting.as_ref()?;
             let reason = waiting.reason.as_deref().filter(|reason| STUCK.contains(reason))?;
             // The kubelet's message of a crash loop holds a pause that grows and the pod's uid: noise in a condition.
             let message = match reason {
-                "CrashLoopBackOff" => format!("see kubectl logs {name} -c {} --previous", container.name),
+                "CrashLoopBackOff" => {
+                    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+                    format!("see kubectl -n {namespace} logs {name} -c {} --previous", container.name)
+                }
                 _ => waiting.message.clone().unwrap_or_default(),
             };
             Some(problem(reason, format!("pod {name}, container {}: {reason}: {message}", container.name)))
@@ -94,8 +100,7 @@ mod tests {
     fn waiting(reason: &str, message: &str) -> Pod {
         let mut pod = Pod::default();
         pod.metadata.name = Some("p-1".into());
-        let waiting =
-            ContainerStateWaiting { reason: Some(reason.into()), message: Some(message.into()) };
+        let waiting = ContainerStateWaiting { reason: Some(reason.into()), message: Some(message.into()) };
         let container = ContainerStatus {
             name: "agent".into(),
             state: Some(ContainerState { waiting: Some(waiting), ..ContainerState::default() }),
@@ -144,8 +149,7 @@ mod tests {
 
     #[test]
     fn a_pod_without_a_node_says_why() {
-        let mut pod = Pod::default();
-        pod.status = Some(PodStatus {
+        let status = Some(PodStatus {
             conditions: Some(vec![PodCondition {
                 type_: "PodScheduled".into(),
                 status: "False".into(),
@@ -155,6 +159,7 @@ mod tests {
             }]),
             ..PodStatus::default()
         });
+        let pod = Pod { status, ..Pod::default() };
         assert_eq!(pod_problem(&[pod]).map(|p| p.reason).as_deref(), Some("Unschedulable"));
     }
 }

@@ -267,7 +267,14 @@ pub fn start(
     children(&mut tasks, api::<StatefulSet>(client, namespace), &ours, writers.stateful_sets, stores, triggers);
     children(&mut tasks, api::<ConfigMap>(client, namespace), &ours, writers.config_maps, stores, triggers);
     children(&mut tasks, api::<Service>(client, namespace), &ours, writers.services, stores, triggers);
-    children(&mut tasks, api::<PersistentVolumeClaim>(client, namespace), &ours, writers.volume_claims, stores, triggers);
+    children(
+        &mut tasks,
+        api::<PersistentVolumeClaim>(client, namespace),
+        &ours,
+        writers.volume_claims,
+        stores,
+        triggers,
+    );
     children(&mut tasks, api::<Pod>(client, namespace), &ours, writers.pods, stores, triggers);
     tasks
 }
@@ -315,7 +322,7 @@ where
                 object.managed_fields_mut().clear();
             }),
             Err(error) => {
-                tracing::warn!(kind = %K::kind(&()), %error, "the watch broke off; trying again");
+                tracing::warn!(kind = %K::kind(&()), error = crate::telemetry::chain(&error), "the watch broke off; trying again");
                 continue;
             }
         };

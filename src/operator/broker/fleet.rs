@@ -166,7 +166,9 @@ impl Fleet {
     pub fn view(&self, uid: InstanceUid, link: Link, now: Timestamp) -> View {
         let Some(instance) = self.instances.get(&uid) else { return View::Awaiting };
         match &instance.report {
-            Some((report, received_at)) if now.duration_since(*received_at) <= SILENCE => View::Fresh(Box::new(report.clone())),
+            Some((report, received_at)) if now.duration_since(*received_at) <= SILENCE => {
+                View::Fresh(Box::new(report.clone()))
+            }
             _ => {
                 let since = instance.expected_since.max(link.since());
                 if now.duration_since(since) <= SILENCE { View::Awaiting } else { View::Silent }

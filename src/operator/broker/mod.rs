@@ -49,6 +49,8 @@ struct Inner {
     trouble: Option<Trouble>,
     /// Pipelines reconciled by this process, by uid: only of those it is known which instances they want.
     settled: HashSet<String>,
+    /// Uids of Pipelines and Cameras whose deletion was seen: a reconcile that was under way must not bring them back.
+    buried: HashSet<String>,
 }
 
 /// The control plane of one instance, as a reconcile sees it.
@@ -88,6 +90,7 @@ impl Desk {
                 link: Link::Down(now),
                 trouble: None,
                 settled: HashSet::new(),
+                buried: HashSet::new(),
             }),
             wake: Notify::new(),
         }
@@ -102,6 +105,9 @@ impl Desk {
     /// An instance shall have its queue and this assignment, the recorder this stream.
     pub fn want_instance(&self, instance: WantedInstance, now: Timestamp) {
         let mut inner = self.inner();
+        if inner.buried.contains(&instance.pipeline.uid) {
+            return;
+        }
         inner.fleet.expect(instance.uid, now);
         if inner.wanted.instance(instance) {
             self.wake.notify_one();
@@ -117,7 +123,8 @@ impl Desk {
 
     /// The recorder shall know a Camera.
     pub fn want_camera(&self, config: CameraConfig, revision: u64) {
-        if self.inner().wanted.camera(config, revision) {
+        let mut inner = self.inner();
+        if !inner.buried.contains(&config.camera.uid) && inner.wanted.camera(config, revision) {
             self.wake.notify_one();
         }
     }
@@ -132,26 +139,31 @@ impl Desk {
 
     /// A Pipeline's reconcile has said which instances it wants.
     pub fn settled(&self, pipeline_uid: &str) {
-        self.inner().settled.insert(pipeline_uid.to_owned());
+        let mut inner = self.inner();
+        if !inner.buried.contains(pipeline_uid) {
+            inner.settled.insert(pipeline_uid.to_owned());
+        }
     }
 
     /// The deletion of a Pipeline was seen.
     pub fn pipeline_deleted(&self, pipeline_uid: &str, delete_footage: bool) {
         let mut inner = self.inner();
-        let uids: Vec<_> =
-            inner.wanted.instances().filter(|i| i.pipeline.uid == pipeline_uid).map(|i| i.uid).collect();
+        let uids: Vec<_> = inner.wanted.instances().filter(|i| i.pipeline.uid == pipeline_uid).map(|i| i.uid).collect();
         for uid in uids {
             inner.fleet.forget(uid);
             inner.wanted.forget_instance(uid, delete_footage);
         }
         inner.fleet.forget_pipeline(pipeline_uid);
         inner.settled.remove(pipeline_uid);
+        inner.buried.insert(pipeline_uid.to_owned());
         self.wake.notify_one();
     }
 
     /// The deletion of a Camera was seen.
     pub fn camera_deleted(&self, config: CameraConfig, revision: u64) {
-        self.inner().wanted.forget_camera(config, revision);
+        let mut inner = self.inner();
+        inner.buried.insert(config.camera.uid.clone());
+        inner.wanted.forget_camera(config, revision);
         self.wake.notify_one();
     }
 
@@ -302,9 +314,7 @@ impl Desk {
         inner
             .fleet
             .summaries()
-            .flat_map(|summary| {
-                summary.streams.iter().map(|s| (summary.pipeline.clone(), s.stream, s.camera.clone()))
-            })
+            .flat_map(|summary| summary.streams.iter().map(|s| (summary.pipeline.clone(), s.stream, s.camera.clone())))
             .filter(|(_, stream, _)| !wanted.contains(stream))
             .collect()
     }

@@ -27,12 +27,14 @@ use crate::{
         id::InstanceUid,
         token::Purpose,
     },
-    operator::{backoff, context::Context, watch::Triggers},
+    operator::{backoff, context::Context, error::short, watch::Triggers},
     telemetry::chain,
 };
 
 /// Longest pause between two attempts to connect.
-const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// What we are called in the broker's list of connections.
+const NAME: &str = "dsn operator";
 /// How often silence and lag are looked for.
 const TICK: Duration = Duration::from_secs(5);
 /// How often orphans are looked for.
@@ -64,7 +66,7 @@ impl SessionError {
 
 /// Works until shutdown.
 pub async fn run(ctx: Arc<Context>, triggers: Triggers, shutdown: CancellationToken) {
-    let mut supervisor = Supervisor { ctx, triggers, suspects: sweep::Suspects::default() };
+    let mut supervisor = Supervisor { ctx, triggers, suspects: sweep::Suspects::default(), credentials: None };
     let mut attempt = 0;
     loop {
         let began = std::time::Instant::now();
@@ -99,6 +101,8 @@ struct Supervisor {
     ctx: Arc<Context>,
     triggers: Triggers,
     suspects: sweep::Suspects,
+    /// As last read: the API server may be away when the broker comes back.
+    credentials: Option<(String, String)>,
 }
 
 /// What a session works with.
@@ -156,27 +160,26 @@ impl Supervisor {
                 }
             }
             failures = if self.work(&session).await? { 0 } else { failures + 1 };
-            retry_at = (failures > 0)
-                .then(|| tokio::time::Instant::now() + backoff::pause(failures).min(LONGEST_PAUSE));
+            retry_at =
+                (failures > 0).then(|| tokio::time::Instant::now() + backoff::pause(failures).min(LONGEST_PAUSE));
         }
     }
 
     /// Connects, and brings the broker's standing furniture in place.
-    async fn connect(&self) -> Result<Session, SessionError> {
-        let config = &self.ctx.config;
+    async fn connect(&mut self) -> Result<Session, SessionError> {
         let (user, password) = self.credentials().await?;
+        let config = &self.ctx.config;
         let unusable = |error: &broker_admin::Error| SessionError::Credentials(chain(error));
         let admin = BrokerAdmin::new(&config.management_url, &user, &password, &config.broker.vhost)
             .map_err(|error| unusable(&error))?;
-        let broker = match Broker::connect(&config.broker.url(&user, &password), "dsn operator").await {
+        let url = config.broker.url(&user, &password);
+        let broker = match Broker::connect(&url, NAME).await {
             Ok(broker) => broker,
-            Err(error) => {
-                // Perhaps only the vhost is missing; the next attempt will tell.
-                if let Err(error) = admin.ensure_vhost().await {
-                    tracing::debug!(error = chain(&error), "could not make the vhost");
-                }
-                return Err(error.into());
-            }
+            // Perhaps only the vhost is missing.
+            Err(error) => match admin.ensure_vhost().await {
+                Ok(()) => Broker::connect(&url, NAME).await?,
+                Err(_) => return Err(error.into()),
+            },
         };
         self.refuse_foreign(&admin).await?;
         let nodes = admin.nodes().await.unwrap_or_else(|error| {
@@ -194,17 +197,27 @@ impl Supervisor {
         Ok(Session { broker, admin, queue_type })
     }
 
-    /// User and password as they stand in the Secret now.
-    async fn credentials(&self) -> Result<(String, String), SessionError> {
+    /// User and password as they stand in the Secret now, or as they last did.
+    async fn credentials(&mut self) -> Result<(String, String), SessionError> {
         let (namespace, name) = (&self.ctx.config.namespace, &self.ctx.config.broker_secret);
-        let secret = Api::<Secret>::namespaced(self.ctx.client.clone(), namespace)
-            .get_opt(name)
-            .await
-            .map_err(|error| SessionError::Credentials(format!("failed to read Secret {name:?}: {error}")))?;
+        let api = Api::<Secret>::namespaced(self.ctx.client.clone(), namespace);
+        let read = tokio::time::timeout(LONGEST_PAUSE, api.get_opt(name)).await;
+        let secret = match (read, &self.credentials) {
+            (Ok(Ok(secret)), _) => secret,
+            (_, Some(last)) => return Ok(last.clone()),
+            (Ok(Err(error)), None) => {
+                return Err(SessionError::Credentials(format!("failed to read Secret {name:?}: {}", short(&error))));
+            }
+            (Err(_), None) => return Err(SessionError::Credentials(format!("failed to read Secret {name:?} in time"))),
+        };
         let data = secret.and_then(|secret| secret.data).unwrap_or_default();
         let key = |key: &str| data.get(key).and_then(|value| String::from_utf8(value.0.clone()).ok());
         match (key("username"), key("password")) {
-            (Some(user), Some(password)) => Ok((user.trim().to_owned(), password.trim().to_owned())),
+            (Some(user), Some(password)) => {
+                let credentials = (user.trim().to_owned(), password.trim().to_owned());
+                self.credentials = Some(credentials.clone());
+                Ok(credentials)
+            }
             _ => Err(SessionError::Credentials(format!(
                 "create Secret {name:?} in namespace {namespace:?} with the keys username and password of the broker"
             ))),
@@ -251,7 +264,8 @@ impl Supervisor {
                 Err(error) => {
                     well = false;
                     tracing::warn!(job = job.word(), error = chain(&error), "failed at the broker; trying again");
-                    if let (Job::Assign(instance), JobError::Broker(broker::Error::Unroutable { .. })) = (&job, &error) {
+                    if let (Job::Assign(instance), JobError::Broker(broker::Error::Unroutable { .. })) = (&job, &error)
+                    {
                         self.desk().queue_missing(instance.uid);
                     } else {
                         self.desk().failed(&job, &chain(&error));
@@ -314,7 +328,8 @@ impl Supervisor {
             return Concerned::default();
         }
         let mut words = key.split('.');
-        let (Some("evt"), Some(uid), Some(event), None) = (words.next(), words.next(), words.next(), words.next()) else {
+        let (Some("evt"), Some(uid), Some(event), None) = (words.next(), words.next(), words.next(), words.next())
+        else {
             return Concerned::default();
         };
         let Ok(uid) = uid.parse::<InstanceUid>() else { return Concerned::default() };
@@ -326,9 +341,9 @@ impl Supervisor {
                 }
                 Concerned::default()
             }
-            "ack" => parse::<Ack>(key, body)
-                .map(|ack| self.desk().acknowledged(uid, ack.revision, now))
-                .unwrap_or_default(),
+            "ack" => {
+                parse::<Ack>(key, body).map(|ack| self.desk().acknowledged(uid, ack.revision, now)).unwrap_or_default()
+            }
             "state" | "heartbeat" => parse::<InstanceReport>(key, body)
                 .map(|report| self.desk().reported(uid, report, now))
                 .unwrap_or_default(),

@@ -6,20 +6,20 @@
 use std::collections::{HashMap, HashSet};
 
 use jiff::{SignedDuration, Timestamp};
-use kube::{
-    Api, ResourceExt,
-    api::ListParams,
-};
+use kube::{Api, ResourceExt, api::ListParams};
 
 use super::{Desk, topology};
 use crate::{
     api::Pipeline,
     clients::broker_admin::{self, BrokerAdmin},
-    domain::control::{INSTANCE_QUEUE_PREFIX, OWNER_ARGUMENT, ObjectRef, StreamConfig},
-    domain::id::InstanceUid,
+    domain::{
+        control::{INSTANCE_QUEUE_PREFIX, OWNER_ARGUMENT, ObjectRef, StreamConfig},
+        id::{InstanceUid, Role, StreamId},
+    },
     operator::{
         context::Context,
         error::{Error, Verb},
+        pipeline::plan,
     },
 };
 
@@ -88,20 +88,10 @@ pub async fn sweep(
         let key = format!("stream {stream}");
         if suspects.confirmed(&key, now) {
             tracing::info!(%stream, pipeline.namespace, pipeline.name, "burying a stream without an owner");
-            // Only identities are known here; the recorder keeps the settings it has.
-            let config = StreamConfig {
-                stream,
-                instance: InstanceUid::of(&pipeline.uid, &camera.uid, crate::domain::id::Role::Capture, 0),
-                pipeline,
-                camera,
-                group: String::new(),
-                replicas: 0,
-                retention_seconds: 0,
-                rollup_seconds: 0,
-                delete_with_pipeline: false,
-                live_url: String::new(),
-                deleted: true,
-            };
+            let alive = ctx.stores.pipelines.find(|live| live.uid().as_ref() == Some(&pipeline.uid));
+            let config = alive
+                .and_then(|live| plan::retired_stream(&live, &camera))
+                .unwrap_or_else(|| identities(stream, pipeline, camera));
             desk.bury_stream(config, now.as_second().unsigned_abs());
         } else {
             still.insert(key);
@@ -110,6 +100,23 @@ pub async fn sweep(
     sweep_users(ctx, desk, admin, suspects, &mut still, now).await?;
     suspects.retain(&still);
     Ok(())
+}
+
+/// What is known of a stream whose Pipeline is gone: the recorder keeps the settings it has.
+fn identities(stream: StreamId, pipeline: ObjectRef, camera: ObjectRef) -> StreamConfig {
+    StreamConfig {
+        stream,
+        instance: InstanceUid::of(&pipeline.uid, &camera.uid, Role::Capture, 0),
+        pipeline,
+        camera,
+        group: String::new(),
+        replicas: 0,
+        retention_seconds: 0,
+        rollup_seconds: 0,
+        delete_with_pipeline: false,
+        live_url: String::new(),
+        deleted: true,
+    }
 }
 
 async fn sweep_users(
@@ -148,10 +155,8 @@ async fn is_orphan(ctx: &Context, desk: &Desk, pipeline: &ObjectRef) -> Result<b
     }
     let api: Api<Pipeline> = Api::namespaced(ctx.client.clone(), &pipeline.namespace);
     ctx.metrics.api_request(Verb::Get, "Pipeline");
-    let live = api
-        .get_metadata_opt(&pipeline.name)
-        .await
-        .map_err(|e| Error::api(Verb::Get, "Pipeline", &pipeline.name, e))?;
+    let live =
+        api.get_metadata_opt(&pipeline.name).await.map_err(|e| Error::api(Verb::Get, "Pipeline", &pipeline.name, e))?;
     Ok(live.and_then(|live| live.metadata.uid).as_deref() != Some(&pipeline.uid))
 }
 

@@ -52,7 +52,12 @@ pub async fn declare(broker: &Broker, kind: &str, installation: &str) -> Result<
         broker.declare_exchange(exchange).await?;
     }
     broker
-        .declare_queue(DEAD_LETTER_QUEUE, &arguments([("x-queue-type", text(kind))]), DEAD_LETTER_EXCHANGE, &keys(&["#"]))
+        .declare_queue(
+            DEAD_LETTER_QUEUE,
+            &arguments([("x-queue-type", text(kind))]),
+            DEAD_LETTER_EXCHANGE,
+            &keys(&["#"]),
+        )
         .await?;
     let recorder = arguments([("x-queue-type", text(kind)), ("x-dead-letter-exchange", text(DEAD_LETTER_EXCHANGE))]);
     broker.declare_queue(RECORDER_QUEUE, &recorder, EVENTS_EXCHANGE, &keys(&RECORDER_KEYS)).await?;

@@ -205,8 +205,11 @@ impl Wanted {
             .values()
             .filter(|held| !held.declared)
             .map(|held| Job::Declare(Box::new(held.wanted.clone())));
-        let assign =
-            self.instances.values().filter(|held| !held.assigned).map(|held| Job::Assign(Box::new(held.wanted.clone())));
+        let assign = self
+            .instances
+            .values()
+            .filter(|held| !held.assigned)
+            .map(|held| Job::Assign(Box::new(held.wanted.clone())));
         let streams = self
             .instances
             .values()
@@ -381,7 +384,9 @@ mod tests {
         wanted.instance(instance(1));
         let jobs = wanted.jobs();
         wanted.instance(instance(2));
-        jobs.iter().for_each(|job| wanted.done(job));
+        for job in &jobs {
+            wanted.done(job);
+        }
         assert_eq!(words(&wanted), ["assignment"]);
     }
 

@@ -58,9 +58,9 @@ pub async fn camera(camera: &Camera, ctx: &Context) -> Result<Observed, Error> {
     });
     let view = instance.map_or(View::Awaiting, |instance| ctx.desk.view(instance, now).view);
     let pods = instance.map_or_else(Vec::new, |instance| {
-        ctx.stores.pods.state_filter(|pod| {
-            pod.namespace().as_deref() == Some(&namespace) && instance_of(pod) == Some(instance)
-        })
+        ctx.stores
+            .pods
+            .state_filter(|pod| pod.namespace().as_deref() == Some(&namespace) && instance_of(pod) == Some(instance))
     });
     let doubted = matches!(&view, View::Fresh(report)
         if report.problem.as_ref().is_some_and(|problem| problem.reason == CREDENTIALS_MISSING));

@@ -55,7 +55,9 @@ pub fn camera(camera: &Camera, observed: &Observed) -> CameraStatus {
 fn ready(camera: &Camera) -> Verdict {
     match Address::parse(&camera.spec.source.url) {
         Ok(_) => Verdict::new(READY, Truth::True, "Accepted", "accepted"),
-        Err(invalid) => Verdict::new(READY, Truth::False, invalid_reason(&invalid), format!("spec.source.url: {invalid}")),
+        Err(invalid) => {
+            Verdict::new(READY, Truth::False, invalid_reason(&invalid), format!("spec.source.url: {invalid}"))
+        }
     }
 }
 
@@ -97,7 +99,9 @@ fn capturing(camera: &Camera, observed: &Observed, same_claim: bool) -> Verdict 
             format!("Pipeline {name:?} is stopped: set its spec.state to Running to go on"),
         ),
         // Not known yet after a start of the operator or the broker: what was said still holds.
-        (_, State::Awaiting) if same_claim && said.is_some_and(|said| said.status != "Unknown" && is_health(&said.reason)) => {
+        (_, State::Awaiting)
+            if same_claim && said.is_some_and(|said| said.status != "Unknown" && is_health(&said.reason)) =>
+        {
             let (truth, reason, message) = said.map_or((Truth::Unknown, "Starting", String::new()), |said| {
                 (Truth::from(said.status == "True"), said.reason.as_str(), said.message.clone())
             });
@@ -121,8 +125,7 @@ fn is_health(reason: &str) -> bool {
 }
 
 fn signs<'a>(camera: &Camera, observed: &'a Observed, pipeline: &Pipeline, state: PipelineState) -> Signs<'a> {
-    let uid =
-        InstanceUid::of(&pipeline.uid().unwrap_or_default(), &camera.uid().unwrap_or_default(), Role::Capture, 0);
+    let uid = InstanceUid::of(&pipeline.uid().unwrap_or_default(), &camera.uid().unwrap_or_default(), Role::Capture, 0);
     Signs {
         activity: if state == PipelineState::Running { Activity::Running } else { Activity::Paused },
         pipeline: state,
@@ -210,7 +213,11 @@ mod tests {
             let status = camera(&fixture::camera("lobby"), &observed);
             let capturing = find(&status.conditions, CAPTURING).expect("there");
             assert_eq!((capturing.status.as_str(), capturing.reason.as_str()), (truth, reason));
-            assert_eq!(find(&status.conditions, READY).map(|c| c.status.as_str()), Some("True"), "accepted all the same");
+            assert_eq!(
+                find(&status.conditions, READY).map(|c| c.status.as_str()),
+                Some("True"),
+                "accepted all the same"
+            );
         }
     }
 

@@ -112,15 +112,11 @@ async fn remove_instance(
         child && instance == Some(uid)
     };
     let (namespace, owner) = (&plan.pipeline.namespace, &plan.pipeline.uid);
-    let deployment = |object: &Deployment| {
-        ours(&|| (observe::is_child_of(object, owner), observe::instance_of(object)))
-    };
-    let claim = |object: &PersistentVolumeClaim| {
-        ours(&|| (observe::is_child_of(object, owner), observe::instance_of(object)))
-    };
-    let config_map = |object: &ConfigMap| {
-        ours(&|| (observe::is_child_of(object, owner), observe::instance_of(object)))
-    };
+    let deployment =
+        |object: &Deployment| ours(&|| (observe::is_child_of(object, owner), observe::instance_of(object)));
+    let claim =
+        |object: &PersistentVolumeClaim| ours(&|| (observe::is_child_of(object, owner), observe::instance_of(object)));
+    let config_map = |object: &ConfigMap| ours(&|| (observe::is_child_of(object, owner), observe::instance_of(object)));
     apply::prune(ctx, namespace, deployment).await?;
     apply::prune(ctx, namespace, claim).await?;
     // The camera left the Pipeline: that is no deletion of footage, which stays until its retention ends.
@@ -139,8 +135,9 @@ async fn agent_secret(ctx: &Context, plan: &Plan, observed: &Observed) -> Result
         let status = deployment.status.as_ref();
         status.and_then(|s| s.unavailable_replicas).is_some_and(|unavailable| unavailable > 0)
     });
-    if ctx.known.contains(&known) && !unavailable && !ctx.known.contains(&stale) {
-        return Ok(false);
+    let doubt = unavailable || ctx.known.contains(&stale);
+    if ctx.known.contains(&known) && !(doubt && ctx.known.is_old(&known)) {
+        return Ok(ctx.known.contains(&stale));
     }
     let wanted = desired::agent_secret::secret(namespace, &ctx.config.broker, &ctx.master);
     let found = apply::secret_once(ctx, namespace, AGENT_SECRET, || wanted.clone()).await?;

@@ -163,8 +163,9 @@ pub fn pipeline(pipeline: &Pipeline, observed: &Observed) -> Result<Plan, Invali
         }
         selected += 1;
         match claims::claimant(camera, &observed.pipelines) {
-            Some(claimant) if claimant.uid() != pipeline.uid() => refused
-                .push(Refused::ClaimedBy { camera: camera.name_any(), pipeline: claimant.name_any() }),
+            Some(claimant) if claimant.uid() != pipeline.uid() => {
+                refused.push(Refused::ClaimedBy { camera: camera.name_any(), pipeline: claimant.name_any() });
+            }
             _ => accepted.push(common.capturing(camera, observed)),
         }
     }
@@ -283,19 +284,7 @@ impl Common {
             storage_url: name::storage_url(&self.settings.group, &self.pipeline.namespace),
             spool_bytes: self.spool_bytes,
         };
-        let config = StreamConfig {
-            stream,
-            instance: uid,
-            pipeline: self.pipeline.clone(),
-            camera: reference.clone(),
-            group: self.settings.group.clone(),
-            replicas: self.settings.replicas.unsigned_abs(),
-            retention_seconds: self.retention_seconds,
-            rollup_seconds: self.settings.rollup_seconds.unsigned_abs(),
-            delete_with_pipeline: self.settings.deletion_policy == DeletionPolicy::Delete,
-            live_url: name::live_url(&instance_name, &self.service, &self.pipeline.namespace),
-            deleted: false,
-        };
+        let config = self.stream(&reference);
         Instance {
             uid,
             name: instance_name,
@@ -305,6 +294,25 @@ impl Common {
             assignment: revision::number(observed.held.get(&uid), assignment, config, observed.now),
             spool: self.spool.clone(),
             credentials,
+        }
+    }
+
+    /// How the footage of a camera is kept.
+    fn stream(&self, camera: &ObjectRef) -> StreamConfig {
+        let uid = InstanceUid::of(&self.pipeline.uid, &camera.uid, Role::Capture, 0);
+        let instance = name::instance(&self.pipeline.name, &camera.name, &uid.to_string());
+        StreamConfig {
+            stream: StreamId::of(&self.pipeline.uid, &camera.uid),
+            instance: uid,
+            pipeline: self.pipeline.clone(),
+            camera: camera.clone(),
+            group: self.settings.group.clone(),
+            replicas: self.settings.replicas.unsigned_abs(),
+            retention_seconds: self.retention_seconds,
+            rollup_seconds: self.settings.rollup_seconds.unsigned_abs(),
+            delete_with_pipeline: self.settings.deletion_policy == DeletionPolicy::Delete,
+            live_url: name::live_url(&instance, &self.service, &self.pipeline.namespace),
+            deleted: false,
         }
     }
 
@@ -324,6 +332,13 @@ impl Common {
             camera,
         }
     }
+}
+
+/// The last word about the stream of a camera that this Pipeline no longer records. Leaving a Pipeline is no deletion of
+/// footage: it stays until its retention ends.
+pub fn retired_stream(pipeline: &Pipeline, camera: &ObjectRef) -> Option<StreamConfig> {
+    let stream = Common::new(pipeline).ok()?.stream(camera);
+    Some(StreamConfig { deleted: true, delete_with_pipeline: false, ..stream })
 }
 
 /// Size of the spool in effect.
@@ -393,7 +408,7 @@ pub mod tests {
     }
 
     fn reports(observed: &mut Observed, uid: InstanceUid, phase: Phase, revision: u64) {
-        let report = InstanceReport { phase, revision, ..InstanceReport::default() };
+        let report = InstanceReport { revision, phase, ..InstanceReport::default() };
         let view = InstanceView { view: View::Fresh(Box::new(report)), control: Control::InPlace, applied: revision };
         observed.views.insert(uid, view);
     }
@@ -415,8 +430,7 @@ pub mod tests {
     fn pausing_is_a_word_and_stopping_is_scaling() {
         let running = plan(&fixture::pipeline("p").selecting_all(), &observed(&["c"]));
         let there = carried_out(&running, &observed(&["c"]));
-        for (state, replicas) in
-            [(PipelineState::Running, 1), (PipelineState::Paused, 1), (PipelineState::Stopped, 0)]
+        for (state, replicas) in [(PipelineState::Running, 1), (PipelineState::Paused, 1), (PipelineState::Stopped, 0)]
         {
             let plan = plan(&fixture::pipeline("p").selecting_all().state(state), &there);
             assert_eq!(plan.instances[0].replicas, replicas);

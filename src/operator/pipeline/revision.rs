@@ -100,7 +100,10 @@ fn json(value: &impl serde::Serialize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::operator::{fixture::at, pipeline::plan::tests::{assignment, stream}};
+    use crate::operator::{
+        fixture::at,
+        pipeline::plan::tests::{assignment, stream},
+    };
 
     #[test]
     fn the_same_assignment_keeps_its_number_and_its_letters() {
@@ -119,7 +122,10 @@ mod tests {
         assert_eq!(edited.envelope.revision, first.envelope.revision + 1);
         assert_eq!(edited.resource_version.as_deref(), Some("7"));
         let retention = StreamConfig { retention_seconds: 1, ..stream() };
-        assert!(number(Some(&held), assignment(Activity::Running, 4), retention, at(0)).envelope.revision > first.envelope.revision);
+        assert!(
+            number(Some(&held), assignment(Activity::Running, 4), retention, at(0)).envelope.revision
+                > first.envelope.revision
+        );
     }
 
     #[test]

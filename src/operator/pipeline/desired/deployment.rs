@@ -7,9 +7,9 @@ use k8s_openapi::{
     api::{
         apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy},
         core::v1::{
-            Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, HTTPGetAction, KeyToPath,
-            PersistentVolumeClaimVolumeSource, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements,
-            SeccompProfile, SecretVolumeSource, SecurityContext, Volume, VolumeMount,
+            Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, HTTPGetAction,
+            KeyToPath, PersistentVolumeClaimVolumeSource, PodSecurityContext, PodSpec, PodTemplateSpec, Probe,
+            ResourceRequirements, SeccompProfile, SecretVolumeSource, SecurityContext, Volume, VolumeMount,
         },
     },
     apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::LabelSelector, util::intstr::IntOrString},
@@ -88,8 +88,11 @@ fn pod(plan: &Plan, instance: &Instance, images: &Images) -> PodSpec {
 
 /// pid 1 beside ffmpeg; of all secrets it sees the camera's only.
 fn runner(instance: &Instance, images: &Images) -> Container {
-    let mut mounts =
-        vec![mount("spool", "/spool", false), mount("assignment", "/assignment", true), mount("runner-tmp", "/tmp", false)];
+    let mut mounts = vec![
+        mount("spool", "/spool", false),
+        mount("assignment", "/assignment", true),
+        mount("runner-tmp", "/tmp", false),
+    ];
     if instance.credentials.is_some() {
         mounts.push(mount("credentials", "/etc/dsn/credentials", true));
     }

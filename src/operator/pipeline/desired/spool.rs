@@ -36,7 +36,8 @@ mod tests {
 
     #[test]
     fn spool_claim() {
-        let spool = Spool { size: Some(Quantity("10Gi".into())), storage_class_name: Some("fast".into()), ephemeral: None };
+        let spool =
+            Spool { size: Some(Quantity("10Gi".into())), storage_class_name: Some("fast".into()), ephemeral: None };
         let (plan, instance) = planned(&simple().spool(spool));
         insta::assert_yaml_snapshot!(claim(&plan, &instance));
     }

@@ -52,9 +52,10 @@ pub fn condition(plan: &Plan, observed: &Observed, agent_secret_stale: bool) -> 
             return verdict(Truth::False, "QueueFailed", format!("{}: {why}", instance.camera.name));
         }
     }
-    let pending = plan.instances.iter().any(|instance| {
-        observed.views.get(&instance.uid).is_none_or(|view| view.control == Control::Pending)
-    });
+    let pending = plan
+        .instances
+        .iter()
+        .any(|instance| observed.views.get(&instance.uid).is_none_or(|view| view.control == Control::Pending));
     if pending {
         return verdict(Truth::Unknown, "Pending", "queues are being made and assignments sent".to_owned());
     }
@@ -62,9 +63,10 @@ pub fn condition(plan: &Plan, observed: &Observed, agent_secret_stale: bool) -> 
         let envelope = &instance.assignment.envelope;
         plan.state != PipelineState::Stopped
             && observed.now.duration_since(envelope.issued_at) > PATIENCE
-            && observed.views.get(&instance.uid).is_some_and(|view| {
-                matches!(view.view, View::Fresh(_)) && view.applied < envelope.revision
-            })
+            && observed
+                .views
+                .get(&instance.uid)
+                .is_some_and(|view| matches!(view.view, View::Fresh(_)) && view.applied < envelope.revision)
     });
     if let Some(instance) = deaf {
         return verdict(
@@ -83,12 +85,10 @@ pub fn condition(plan: &Plan, observed: &Observed, agent_secret_stale: bool) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        operator::{
-            broker::{InstanceView, Trouble},
-            fixture::{self, at},
-            pipeline::plan::tests::{carried_out, observed, plan},
-        },
+    use crate::operator::{
+        broker::{InstanceView, Trouble},
+        fixture::{self, at},
+        pipeline::plan::tests::{carried_out, observed, plan},
     };
 
     #[test]

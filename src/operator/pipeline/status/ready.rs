@@ -25,7 +25,9 @@ pub fn condition(plan: Option<&Plan>, failure: Option<&Error>, waiting: Option<&
         return verdict(Truth::False, "RollingOut", &waiting.message);
     }
     match plan {
-        Some(plan) if plan.instances.is_empty() => verdict(Truth::True, "Unused", "accepted; there is no camera to capture"),
+        Some(plan) if plan.instances.is_empty() => {
+            verdict(Truth::True, "Unused", "accepted; there is no camera to capture")
+        }
         Some(Plan { state: PipelineState::Paused, .. }) => verdict(Truth::True, "Paused", "accepted; paused"),
         Some(Plan { state: PipelineState::Stopped, .. }) => verdict(Truth::True, "Stopped", "accepted; scaled to zero"),
         Some(_) => verdict(Truth::True, "RolledOut", "accepted and rolled out"),
@@ -49,7 +51,8 @@ mod tests {
 
     #[test]
     fn truth_table() {
-        let of = |state, cameras: &[&str]| plan(&fixture::pipeline("p").selecting_all().state(state), &observed(cameras));
+        let of =
+            |state, cameras: &[&str]| plan(&fixture::pipeline("p").selecting_all().state(state), &observed(cameras));
         let running = of(PipelineState::Running, &["a"]);
         let paused = of(PipelineState::Paused, &["a"]);
         let stopped = of(PipelineState::Stopped, &["a"]);

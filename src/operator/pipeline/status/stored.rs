@@ -125,7 +125,11 @@ mod tests {
             (Case { summary: Some((990, 980, None)), ..Case::default() }, Truth::Unknown, "Pending"),
             (Case { summary: Some((990, 980, Some(600))), ..Case::default() }, Truth::False, "Lagging"),
             (Case { summary: Some((800, 790, Some(790))), ..Case::default() }, Truth::Unknown, "RecorderSilent"),
-            (Case { summary: Some((990, 980, Some(900))), problem: true, ..Case::default() }, Truth::False, "NotStoring"),
+            (
+                Case { summary: Some((990, 980, Some(900))), problem: true, ..Case::default() },
+                Truth::False,
+                "NotStoring",
+            ),
             (Case { oldest_in_spool: Some(600), ..Case::default() }, Truth::False, "Lagging"),
             (
                 Case { summary: Some((990, 980, Some(900))), oldest_in_spool: Some(800), ..Case::default() },
