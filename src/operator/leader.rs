@@ -33,7 +33,8 @@ impl Leadership {
             .with_identity(identity)
             .with_duration(DURATION_SECONDS)
             .with_grace(GRACE_SECONDS)
-            .with_field_manager("dsn/leader")
+            // The field manager stays the library's, made of the identity: with one name for all replicas two of them
+            // that lock at once would not conflict, and both would lead for a while.
             .build()
             .await
             .map(Self)

@@ -139,17 +139,19 @@ pub async fn run(args: Args) -> Outcome {
     let metrics = metrics::Metrics::new(&mut registry);
     let waiting = Arc::new(std::sync::Mutex::new(Some("starting".to_owned())));
     let health = telemetry::health_routes(Arc::new(registry), readiness(&waiting));
-    let health = tokio::spawn(telemetry::serve(listen, health, shutdown.clone()));
+    // Not ended by `shutdown`: were it the first to end, it would take the release of the Lease with it.
+    let serving = CancellationToken::new();
+    let mut health = tokio::spawn(telemetry::serve(listen, health, serving.clone()));
 
     let outcome = tokio::select! {
-        outcome = prepare_and_lead(config, identity, metrics, waiting, shutdown.clone()) => outcome,
-        served = health => Err(match served {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(error)) => format!("failed to serve health and metrics on {listen}: {error}").into(),
-            Err(error) => error.into(),
-        }),
+        outcome = prepare_and_lead(config, identity, metrics, waiting, shutdown) => outcome,
+        served = &mut health => match served {
+            Ok(Ok(())) => Err("health and metrics are no longer served".into()),
+            Ok(Err(error)) => Err(format!("failed to serve health and metrics on {listen}: {error}").into()),
+            Err(error) => Err(error.into()),
+        },
     };
-    shutdown.cancel();
+    serving.cancel();
     outcome
 }
 
