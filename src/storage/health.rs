@@ -21,6 +21,9 @@ use crate::{
 
 /// Time between two looks.
 const EVERY: Duration = Duration::from_secs(2);
+/// Time between two looks at a socket without a listener: the kubelet starts kubo again within a second, and a kubo that
+/// finds the socket ends, to be started again with growing pauses.
+const SUSPICION: Duration = Duration::from_millis(250);
 
 /// What was last seen.
 #[derive(Clone)]
@@ -57,12 +60,14 @@ pub async fn watch(
     metrics: Metrics,
     shutdown: CancellationToken,
 ) {
-    let mut orphan = None;
     while !shutdown.is_cancelled() {
         let seen = tokio::select! { () = shutdown.cancelled() => return, seen = look(&kubo, &cluster) => seen };
         metrics.ready.set(i64::from(seen.is_ok()));
         health.set(seen);
-        orphan = remove_orphan(&socket, orphan);
+        if let Some(suspect) = remove_orphan(&socket, None) {
+            tokio::time::sleep(SUSPICION).await;
+            remove_orphan(&socket, Some(suspect));
+        }
         tokio::select! { () = shutdown.cancelled() => {}, () = tokio::time::sleep(EVERY) => {} }
     }
 }

@@ -3,7 +3,10 @@
 //! Secrets are not watched. Once they were read, and as long as the node runs, what follows from them is taken from the
 //! node's status and its `StatefulSet`: a node at rest costs no call.
 
-use k8s_openapi::api::core::v1::Secret;
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::{Api, ResourceExt};
 
 use super::{
@@ -22,6 +25,9 @@ use crate::{
         error::{Error, Verb},
     },
 };
+
+/// How long a pod may take to start before its Secrets are looked at again.
+const STARTING: SignedDuration = SignedDuration::from_secs(60);
 
 /// What follows from the two Secrets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,7 +60,11 @@ fn remembered(node: &StorageNode, observed: &Observed, ctx: &Context) -> Option<
         .iter()
         .all(|secret| ctx.known.contains(&known(&namespace, secret)));
     // A pod that does not get ready may be waiting for a Secret that somebody deleted.
-    (seen && observed.is_running()).then_some(())?;
+    let young = |pod: &Arc<Pod>| {
+        let born = pod.creation_timestamp().map_or(Timestamp::UNIX_EPOCH, |created| created.0);
+        ctx.now().duration_since(born) < STARTING
+    };
+    (seen && (observed.is_running() || observed.pods.iter().all(young))).then_some(())?;
     let status = node.status.as_ref()?;
     Some(Keys {
         kubo: status.ipfs_peer_id.as_ref()?.parse().ok()?,

@@ -59,7 +59,7 @@ fn ready(node: &StorageNode, observed: &Observed, outcome: &Result<Plan, Error>)
         return no("RollingOut", stuck.unwrap_or_else(|| "the pod is being replaced".to_owned()));
     }
     if observed.is_running() {
-        return Verdict::new(READY, Truth::True, "RolledOut", "");
+        return Verdict::new(READY, Truth::True, "RolledOut", "accepted and rolled out");
     }
     if let Some(stuck) = rollout::pod_problem(&observed.pods) {
         return no("RollingOut", stuck.message);
@@ -67,7 +67,7 @@ fn ready(node: &StorageNode, observed: &Observed, outcome: &Result<Plan, Error>)
     let was_ready = condition::find(&node.status.clone().unwrap_or_default().conditions, READY)
         .is_some_and(|ready| ready.status == "True" && ready.observed_generation == node.metadata.generation);
     if was_ready {
-        Verdict::new(READY, Truth::True, "RolledOut", "")
+        Verdict::new(READY, Truth::True, "RolledOut", "accepted and rolled out")
     } else {
         no("RollingOut", "the pod is starting".to_owned())
     }
@@ -89,7 +89,7 @@ fn online(observed: &Observed) -> Verdict {
         Some(container) if container.name == "agent" && container.started == Some(true) => {
             no("NotAnswering", format!("kubo or ipfs-cluster does not answer: see kubectl logs {name} -c agent"))
         }
-        Some(container) if container.restart_count > 0 => no(
+        Some(container) if container.restart_count > 0 || has_ended(container) => no(
             "Restarting",
             format!("{} restarts: see kubectl logs {name} -c {} --previous", container.name, container.name),
         ),
@@ -97,6 +97,11 @@ fn online(observed: &Observed) -> Verdict {
     }
 }
 
+fn has_ended(container: &ContainerStatus) -> bool {
+    container.state.as_ref().is_some_and(|state| state.terminated.is_some())
+}
+
+/// The containers that have something to say: of the init steps only those that are not done.
 fn containers(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
     let status = pod.status.iter();
     status.flat_map(|status| {
