@@ -114,12 +114,11 @@ pub async fn run(args: Args) -> Outcome {
     let routes = gateway::routes(gateway, Arc::clone(&registry), Arc::clone(&ready));
     let metrics = telemetry::health_routes(registry, ready);
     tracing::info!(listen = %args.listen, "serving");
-    let (recorded, served, measured) = tokio::join!(
-        recording(&recorder, &broker, &shutdown),
+    let ((), served, measured) = tokio::join!(
+        Box::pin(recorder.run(&broker, &shutdown)),
         ending(serve(args.listen, routes, shutdown.clone()), &shutdown),
         ending(telemetry::serve(args.metrics_listen, metrics, shutdown.clone()), &shutdown),
     );
-    recorded?;
     served?;
     measured?;
     Ok(())
@@ -132,11 +131,6 @@ fn master_key(path: &std::path::Path) -> Result<MasterKey, Error> {
         [] => Err(Error::EmptyMasterKey { path: path.to_owned() }),
         key => Ok(MasterKey::new(key)),
     }
-}
-
-async fn recording(recorder: &Recorder, broker: &BrokerAddress, shutdown: &CancellationToken) -> std::io::Result<()> {
-    recorder.run(broker, shutdown).await;
-    Ok(())
 }
 
 /// One part that ends, ends all: a server without its port must not look alive.

@@ -139,3 +139,10 @@ pub async fn age_tombstones(writer: &Writer, seconds: i64) {
         .await
         .expect("ages");
 }
+
+impl Reader {
+    /// A database that is down.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}

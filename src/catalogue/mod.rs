@@ -16,7 +16,9 @@ mod footage;
 mod intake;
 mod journal;
 mod outgoing;
+mod participants;
 mod pinning;
+mod progress;
 mod removal;
 mod view;
 
@@ -28,7 +30,8 @@ mod tests;
 pub use footage::{Camera, InitRow, Media, MediaRow};
 pub use intake::{Fact, Recorded};
 pub use outgoing::Outgoing;
-pub use pinning::{Member, OpenStream, PinState, Rollup, StreamProgress};
+pub use pinning::{Member, OpenStream, PinState, Rollup};
+pub use progress::StreamProgress;
 pub use removal::{Reason, Tombstone};
 
 /// What can go wrong with the catalogue.

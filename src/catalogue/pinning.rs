@@ -9,8 +9,7 @@ use sqlx::SqliteConnection;
 
 use super::{Error, Reader, Writer, number, outgoing, sql, time};
 use crate::domain::{
-    control::{CONTROL_EXCHANGE, Command, Envelope, ObjectRef, Readd, StreamConfig, instance_key},
-    id::StreamId,
+    control::{CONTROL_EXCHANGE, Command, Envelope, Readd, StreamConfig, instance_key},
     rollup::Open,
     segment::SegmentKey,
 };
@@ -319,6 +318,17 @@ impl Writer {
             .map_err(sql("note an accepted pin"))
     }
 
+    /// The pin has to be made on other peers: back to the begin, with the same members.
+    pub async fn rollup_reopened(&self, id: i64, now: Timestamp) -> Result<(), Error> {
+        sqlx::query("UPDATE rollups SET state = 'committed', requested_us = ?2 WHERE id = ?1 AND state = 'pinning'")
+            .bind(id)
+            .bind(now.as_microsecond())
+            .execute(&self.pool)
+            .await
+            .map(|_| ())
+            .map_err(sql("reopen a roll-up"))
+    }
+
     /// Notes that a pin lasts longer now.
     pub async fn pin_renewed(&self, id: i64, expires: Timestamp) -> Result<(), Error> {
         sqlx::query("UPDATE rollups SET expires_us = ?2 WHERE id = ?1")
@@ -392,45 +402,4 @@ async fn keys(tx: &mut SqliteConnection, rollup: &Rollup) -> Result<Vec<SegmentK
             Ok(SegmentKey { stream: rollup.config.stream, rendition, session, seq: number(seq) })
         })
         .collect()
-}
-
-/// What is known of a stream's progress, for the summary.
-#[derive(Clone, Debug)]
-pub struct StreamProgress {
-    /// The stream.
-    pub stream: StreamId,
-    /// Its pipeline.
-    pub pipeline: ObjectRef,
-    /// Its camera.
-    pub camera: ObjectRef,
-    /// End of its newest segment.
-    pub catalogued_until: Option<Timestamp>,
-    /// Everything before is stored.
-    pub stored_until: Option<Timestamp>,
-}
-
-impl Reader {
-    /// Progress of every stream that is recorded.
-    pub async fn progress(&self) -> Result<Vec<StreamProgress>, Error> {
-        let rows: Vec<(String, Option<i64>, Option<i64>)> = sqlx::query_as(
-            "SELECT s.config, s.newest_us,
-               (SELECT g.start_us FROM segments g WHERE g.stream_id = s.id AND g.stored = 0 ORDER BY g.start_us LIMIT 1)
-             FROM streams s WHERE s.config IS NOT NULL AND s.deleted = 0 ORDER BY s.uid",
-        )
-        .fetch_all(&self.pool)
-        .await
-        .map_err(sql("read the progress of the streams"))?;
-        rows.into_iter()
-            .map(|(text, newest, open)| {
-                let config = config(&text)?;
-                Ok(StreamProgress {
-                    stream: config.stream,
-                    pipeline: config.pipeline,
-                    camera: config.camera,
-                    catalogued_until: newest.map(time),
-                    stored_until: newest.map(|newest| time(open.unwrap_or(newest))),
-                })
-            })
-            .collect()
-    }
 }

@@ -26,6 +26,9 @@ mod playlists;
 mod problem;
 mod roster;
 
+#[cfg(test)]
+mod tests;
+
 pub use access::Access;
 pub use live::LiveSource;
 pub use problem::Problem;

@@ -33,6 +33,8 @@ use crate::{
 const PENDING: SignedDuration = SignedDuration::from_mins(2);
 /// A pin that the cluster knows nothing of after this time was never made, or was forgotten with its batch.
 const FORGOTTEN: SignedDuration = SignedDuration::from_secs(10);
+/// After which time a pin that was taken off is gone: well beyond two batch ages of the cluster.
+const SETTLED: SignedDuration = SignedDuration::from_secs(3);
 /// A cluster's answer that names a peer's trouble is worth telling after this time; before, it is just starting.
 const GRACE: SignedDuration = SignedDuration::from_secs(30);
 
@@ -180,6 +182,10 @@ impl Recorder {
         if rollup.state == PinState::Pinning {
             return self.watch(at, spread, peers, rollup, now).await;
         }
+        // A pin was just taken off to be made elsewhere: within the batch window the old one would be kept.
+        if rollup.state == PinState::Committed && rollup.requested.is_some_and(|at| now.duration_since(at) < SETTLED) {
+            return Ok(Progress::Pending);
+        }
         let directory = self.directory(&rollup).await?;
         if rollup.state == PinState::Committed {
             at.storage.put_directory(&directory).await?;
@@ -271,20 +277,15 @@ impl Recorder {
             return Ok(Progress::Stored);
         }
         if patience >= PENDING {
-            // Blocks may be on a node that is gone, or the chosen peers may be: everything anew.
-            self.metrics.readds.inc();
             tracing::warn!(%cid, "a pin is pending for two minutes; asking for the bytes again");
+            self.metrics.readds.inc();
             self.writer.rollup_readd(&rollup, now).await?;
             self.outgoing.notify_one();
-            let directory = self.directory(&rollup).await?;
-            at.storage.put_directory(&directory).await?;
-            self.ask(at.cluster, spread, peers, &rollup, &directory, now).await?;
-            // A peer that gave up tries again only every few minutes; a failure of this hint does not matter.
-            let _ = at.cluster.recover(&cid).await;
+            self.again(at, spread, peers, &rollup, &cid, now).await?;
+            return Ok(Progress::Slow(slow(found.ok().flatten(), wanted)));
         }
         let since_request = now.duration_since(rollup.requested.unwrap_or(now));
         if let Ok(status) = found
-            && patience < PENDING
             && since_request >= FORGOTTEN
             && !status.is_some_and(PinStatus::is_known)
         {
@@ -301,6 +302,38 @@ impl Recorder {
             Ok(_) => None,
         };
         Ok(problem.map_or(Progress::Pending, Progress::Slow))
+    }
+}
+
+impl Recorder {
+    /// Everything anew: blocks may be on a node that is gone, or the chosen peers may be.
+    async fn again(
+        &self,
+        at: Step<'_>,
+        spread: &mut Spread,
+        peers: &mut Option<Vec<Peer>>,
+        rollup: &Rollup,
+        cid: &Cid,
+        now: Timestamp,
+    ) -> Result<(), StepError> {
+        let live = match peers {
+            Some(live) => live,
+            None => peers.insert(at.cluster.live_peers().await?),
+        };
+        let alive = |id: &String| live.iter().any(|peer| peer.id.as_str() == id);
+        if rollup.allocations.iter().all(alive) {
+            let directory = self.directory(rollup).await?;
+            at.storage.put_directory(&directory).await?;
+            self.ask(at.cluster, spread, peers, rollup, &directory, now).await?;
+            // A peer that gave up tries again only every few minutes; a failure of this hint does not matter.
+            let _ = at.cluster.recover(cid).await;
+            return Ok(());
+        }
+        // Trap: a dead kubo beside a live cluster peer never makes the cluster choose another peer, and asking again for a
+        // pin that exists keeps its peers. Only taking it off and asking anew moves it.
+        self.writer.rollup_reopened(rollup.id, now).await?;
+        at.cluster.unpin(cid).await?;
+        Ok(())
     }
 }
 

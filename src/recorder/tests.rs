@@ -191,6 +191,27 @@ async fn a_pin_on_too_few_peers_is_not_stored_and_after_two_minutes_the_bytes_ar
 }
 
 #[tokio::test]
+async fn trap_a_pin_on_a_node_whose_kubo_died_is_made_elsewhere() {
+    let world = world().await;
+    world.record(segments(1, 0..3, 0)).await;
+    world.rounds(1).await;
+    let chosen = world.group.get(|state| state.asked[0].1.clone());
+    let victim = (1..=3).find(|n| chosen.starts_with(&group::peer(*n))).expect("one of the three");
+    world.group.set(|state| state.dead.extend([victim]));
+    world.rounds(1).await;
+    assert_eq!(world.stored_up_to().await, None);
+    fixture::age_pins(&world.recorder.writer, 121).await;
+    world.rounds(1).await;
+    assert_eq!(world.group.get(|state| state.pins.len()), 0, "taken off");
+    world.rounds(1).await;
+    assert_eq!(world.group.get(|state| state.pins.len()), 0, "not within the batch window");
+    fixture::age_pins(&world.recorder.writer, 4).await;
+    world.rounds(2).await;
+    assert_eq!(world.stored_up_to().await, Some(2));
+    assert_ne!(world.group.get(|state| state.asked[1].1.clone()), chosen);
+}
+
+#[tokio::test]
 async fn a_slow_pin_does_not_hold_up_the_next_minute() {
     let world = world().await;
     world.group.set(|state| state.holders = 1);

@@ -83,8 +83,13 @@ impl Declared {
         let mut declared = Self::default();
         for gap in gaps {
             match gap.seq {
-                Some(seq) => drop(declared.missing.insert((gap.session, seq))),
-                None => drop(declared.breaks.insert(gap.session, gap.from)),
+                Some(seq) => {
+                    declared.missing.insert((gap.session, seq));
+                }
+                None => {
+                    let begin = declared.breaks.entry(gap.session).or_insert(gap.from);
+                    *begin = gap.from.min(*begin);
+                }
             }
         }
         declared

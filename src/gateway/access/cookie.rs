@@ -23,14 +23,15 @@ pub(super) struct Sessions {
     closed: Mutex<HashMap<String, i64>>,
 }
 
-impl Sessions {
-    pub(super) fn open(&self, key: &str, now: Timestamp) -> String {
-        let expiry = now.as_second() + LASTS.as_secs();
-        let body = format!("{expiry}.{:032x}", rand::random::<u128>());
-        let mac = sign(key, &body);
-        format!("{body}.{mac}")
-    }
+/// A new session's cookie.
+pub(super) fn open(key: &str, now: Timestamp) -> String {
+    let expiry = now.as_second() + LASTS.as_secs();
+    let body = format!("{expiry}.{:032x}", rand::random::<u128>());
+    let mac = sign(key, &body);
+    format!("{body}.{mac}")
+}
 
+impl Sessions {
     pub(super) fn knows(&self, key: &str, cookie: &str, now: Timestamp) -> bool {
         let Some((body, mac)) = cookie.rsplit_once('.') else { return false };
         if !token::matches(mac, &sign(key, body)) {
@@ -71,7 +72,7 @@ mod tests {
     #[test]
     fn a_session_ends_by_time_and_by_logout() {
         let sessions = Sessions::default();
-        let (first, second) = (sessions.open("k", at(0)), sessions.open("k", at(0)));
+        let (first, second) = (open("k", at(0)), open("k", at(0)));
         assert!(sessions.knows("k", &first, at(1)));
         assert!(!sessions.knows("k", &first, at(LASTS.as_secs())));
         sessions.close(&first, at(2));
@@ -82,7 +83,7 @@ mod tests {
     #[test]
     fn nobody_signs_for_us() {
         let sessions = Sessions::default();
-        let cookie = sessions.open("k", at(0));
+        let cookie = open("k", at(0));
         let later = cookie.replacen('1', "2", 1);
         for bad in ["", ".", "..", "x", later.as_str(), &cookie[..cookie.len() - 1]] {
             assert!(!sessions.knows("k", bad, at(1)), "{bad}");
@@ -93,9 +94,9 @@ mod tests {
     #[test]
     fn old_sessions_are_cleaned() {
         let sessions = Sessions::default();
-        sessions.close(&sessions.open("k", at(0)), at(0));
+        sessions.close(&open("k", at(0)), at(0));
         sessions.close("9999999999999.x.y", at(0));
-        sessions.close(&sessions.open("k", at(0)), at(LASTS.as_secs() + 1));
+        sessions.close(&open("k", at(0)), at(LASTS.as_secs() + 1));
         assert!(sessions.closed.lock().expect("not poisoned").len() <= 1);
     }
 }

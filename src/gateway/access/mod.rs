@@ -78,7 +78,7 @@ impl Access {
 
     /// A new session: the cookie's value.
     pub(super) fn open_session(&self, now: Timestamp) -> Option<String> {
-        Some(self.sessions.open(&self.key(&self.read()?), now))
+        Some(cookie::open(&self.key(&self.read()?), now))
     }
 
     /// Is it the cookie of a session that has neither ended nor been closed?

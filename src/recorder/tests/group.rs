@@ -1,7 +1,7 @@
 //! A storage group that behaves as the real one was seen to: a storage agent and an ipfs-cluster with its traps.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
 };
 
@@ -23,6 +23,8 @@ pub struct State {
     pub holders: usize,
     /// Peers that report room.
     pub peers: u8,
+    /// Peers whose kubo is dead: they report no room and make no copy.
+    pub dead: BTreeSet<u8>,
     /// kubo behind the storage agent is dead.
     pub kubo_dead: bool,
     /// The next pin is answered 400 and made nonetheless; `Some(true)`: with half its options.
@@ -62,7 +64,7 @@ impl FakeGroup {
     }
 }
 
-fn peer(number: u8) -> String {
+pub fn peer(number: u8) -> String {
     Identity::from_seed([number; 32]).peer_id.to_string()
 }
 
@@ -75,6 +77,7 @@ impl Respond for Answer {
             ("POST", ["v1", "rollups"]) => rollup(&mut state, request),
             ("GET", ["monitor", "metrics", "freespace"]) => {
                 let list: Vec<_> = (1..=state.peers)
+                    .filter(|n| !state.dead.contains(n))
                     .map(|n| json!({"peer": peer(n), "value": "1000000000000", "valid": true}))
                     .collect();
                 ResponseTemplate::new(200).set_body_json(list)
@@ -133,6 +136,10 @@ fn pin(state: &mut State, cid: &str, request: &Request) -> ResponseTemplate {
         "allocations": query["user-allocations"].split(',').collect::<Vec<_>>(),
         "expire_at": query["expire-at"], "metadata": metadata, "origins": null,
     });
+    // Trap: pinning again what is pinned keeps its peers.
+    if let Some(known) = state.pins.get(cid) {
+        record["allocations"] = known["allocations"].clone();
+    }
     match state.refuse_pin.take() {
         None => {
             state.pins.insert(cid.to_owned(), record.clone());
@@ -156,8 +163,9 @@ fn status(state: &State, request: &Request) -> ResponseTemplate {
         let mut peers = serde_json::Map::new();
         if let Some(record) = state.pins.get(cid) {
             for (n, id) in record["allocations"].as_array().into_iter().flatten().enumerate() {
-                let status = if n < state.holders { "pinned" } else { "pin_error" };
-                let error = if n < state.holders { "" } else { "context deadline exceeded" };
+                let holds = n < state.holders && !state.dead.iter().any(|dead| *id == peer(*dead));
+                let status = if holds { "pinned" } else { "pin_error" };
+                let error = if holds { "" } else { "context deadline exceeded" };
                 peers.insert(id.as_str().expect("an id").to_owned(), json!({"status": status, "error": error}));
             }
         } else {

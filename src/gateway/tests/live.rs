@@ -1,0 +1,135 @@
+//! Live, straight from the capture pod.
+
+use jiff::{SignedDuration, Timestamp};
+use reqwest::StatusCode;
+use serde_json::Value;
+use wiremock::{Mock, ResponseTemplate, matchers::path_regex};
+
+use super::{media_path, world};
+use crate::{
+    catalogue::{Fact, fixture::*},
+    domain::{
+        control::{Phase, Problem, StreamConfig},
+        live::LiveSegment,
+    },
+};
+
+/// `count` segments of which the last ended just now.
+fn just_now(count: i64) -> Vec<LiveSegment> {
+    let now = Timestamp::now();
+    (0..count)
+        .map(|i| {
+            let known = segment(1, u64::try_from(i).expect("small"), 0);
+            let start = now - SignedDuration::from_secs(4 * (count - i));
+            LiveSegment {
+                file: format!("{:08}.m4s", known.key.seq),
+                key: known.key,
+                init: Some("init.mp4".into()),
+                sha256: known.blob.sha256,
+                bytes: known.blob.bytes,
+                codecs: known.codecs,
+                width: known.width,
+                height: known.height,
+                start,
+                end: start + SignedDuration::from_secs(4),
+                media_us: known.media_us,
+                playlist_seq: known.playlist_seq,
+                discontinuity_seq: 0,
+                target_seconds: 4,
+            }
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn live_is_what_the_capture_pod_has() {
+    let world = world().await;
+    world.live_with(just_now(8)).await;
+    let text = world.text("/hls/demo/camera/live.m3u8").await;
+    assert_eq!(text.matches("#EXTINF").count(), 5);
+    assert!(text.contains(&format!("/live/{}/{}/source/00000007.m4s", stream(), session(1))), "{text}");
+    let master = world.text("/hls/demo/camera/live-master.m3u8").await;
+    assert!(master.contains("CODECS=\"avc1.64001f,mp4a.40.2\",RESOLUTION=1280x720"), "{master}");
+}
+
+#[tokio::test]
+async fn live_needs_no_database() {
+    let world = world().await;
+    world.live_with(just_now(8)).await;
+    Mock::given(path_regex("/v1/live/.*/00000007.m4s$"))
+        .respond_with(ResponseTemplate::new(200).set_body_bytes(bytes_of(1, 7)))
+        .mount(&world.capture)
+        .await;
+    world.catalogue.reader.close().await;
+    world.text("/hls/demo/camera/live.m3u8").await;
+    let bytes = world.get(&format!("/live/{}/{}/source/00000007.m4s", stream(), session(1))).await;
+    assert_eq!(bytes.bytes().await.expect("bytes"), bytes_of(1, 7));
+    assert_eq!(world.json("/api/cameras").await[0]["name"], "camera");
+    assert_eq!(world.refusal("/hls/demo/camera/dvr.m3u8").await.0, 503);
+}
+
+#[tokio::test]
+async fn many_viewers_are_one_question() {
+    let world = world().await;
+    world.live_with(just_now(8)).await;
+    let asked = (0..20).map(|_| world.text("/hls/demo/camera/live.m3u8"));
+    futures::future::join_all(asked).await;
+    let questions = world.capture.received_requests().await.expect("recorded").len();
+    assert!(questions <= 3, "{questions}");
+}
+
+#[tokio::test]
+async fn an_altered_live_segment_is_not_shown() {
+    let world = world().await;
+    world.live_with(just_now(8)).await;
+    Mock::given(path_regex("/v1/live/.*m4s$"))
+        .respond_with(ResponseTemplate::new(200).set_body_bytes(b"something else"))
+        .mount(&world.capture)
+        .await;
+    world.text("/hls/demo/camera/live.m3u8").await;
+    let file = format!("/live/{}/{}/source/00000007.m4s", stream(), session(1));
+    assert_eq!(world.refusal(&file).await, (502, "ContentMismatch".into()));
+}
+
+#[tokio::test]
+async fn what_is_no_longer_live_is_taken_from_storage() {
+    let world = world().await;
+    let response = world.get(&format!("/live/{}/{}/source/00000001.m4s", stream(), session(1))).await;
+    assert_eq!(response.status(), StatusCode::TEMPORARY_REDIRECT);
+    assert_eq!(response.headers()["location"].to_str().expect("text"), media_path(1, 1));
+}
+
+#[tokio::test]
+async fn while_the_capture_pod_moves_the_viewer_is_told_to_wait() {
+    let world = world().await;
+    let gone = StreamConfig { live_url: "http://127.0.0.1:1".into(), ..stream_config() };
+    world.record(vec![Fact::Stream(2, Box::new(gone))]).await;
+    assert_eq!(world.refusal("/hls/demo/camera/live.m3u8").await, (503, "CaptureAway".into()));
+}
+
+#[tokio::test]
+async fn without_a_picture_the_reason_is_told() {
+    let world = world().await;
+    world.live_with(vec![]).await;
+    assert_eq!(world.refusal("/hls/demo/camera/live.m3u8").await, (503, "NoPicture".into()));
+    world.report(Phase::Paused, None);
+    assert_eq!(world.refusal("/hls/demo/camera/live.m3u8").await, (503, "Paused".into()));
+    let message = "camera: RTSP 401; check Secret \"lobby\" key \"password\"".to_owned();
+    world.report(Phase::Failing, Some(Problem { reason: "Unauthorized".into(), message: message.clone() }));
+    let body: Value = world.get("/hls/demo/camera/live.m3u8").await.json().await.expect("JSON");
+    assert_eq!(body["error"], message);
+    let listed = world.json("/api/cameras").await;
+    assert_eq!((&listed[0]["state"], &listed[0]["message"]), (&"Failing".into(), &message.into()));
+}
+
+#[tokio::test]
+async fn old_pictures_are_not_live() {
+    let world = world().await;
+    let mut segments = just_now(8);
+    for segment in &mut segments {
+        (segment.start, segment.end) =
+            (segment.start - SignedDuration::from_mins(5), segment.end - SignedDuration::from_mins(5));
+    }
+    world.live_with(segments).await;
+    assert_eq!(world.refusal("/hls/demo/camera/live.m3u8").await, (503, "NoPicture".into()));
+}
