@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     path::PathBuf,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Instant,
 };
 
 use jiff::Timestamp;
@@ -82,8 +83,8 @@ pub struct Seen {
     pub gop_us: i64,
     /// Frames per second.
     pub fps: f64,
-    /// Wall minus media clock, µs.
-    pub drift_us: i64,
+    /// When wall and media clock last parted more than they should.
+    pub drifted: Option<Instant>,
 }
 
 /// Parts of the agent that can have a problem of their own, the worst first.

@@ -17,8 +17,8 @@ const SILENT: Duration = Duration::from_secs(3 * REPORT_TOUCH_SECONDS);
 const LOOK: Duration = Duration::from_secs(REPORT_TOUCH_SECONDS);
 /// What is announced and not stored may be asked for again (a pin that hangs for 2 minutes); after this nobody asks.
 const DRAIN_PATIENCE_US: i64 = 180_000_000;
-/// Drift that a person should hear of.
-const DRIFT_US: i64 = crate::domain::clock::DRIFT_US;
+/// Clocks that part show it only now and then, between two corrections: the word stays for a while.
+const DRIFT_STAYS: Duration = Duration::from_secs(120);
 
 /// Keeps the report up to date.
 pub async fn run(context: Arc<Context>) {
@@ -93,7 +93,10 @@ fn merge(
     });
     if runner.problem.is_some() {
         report.problem = runner.problem;
-    } else if report.problem.is_none() && seen.drift_us.abs() > DRIFT_US && runner.phase == Phase::Running {
+    } else if report.problem.is_none()
+        && runner.phase == Phase::Running
+        && seen.drifted.is_some_and(|at| at.elapsed() < DRIFT_STAYS)
+    {
         report.problem = Some(Problem {
             reason: "ClockDrift".to_owned(),
             message: "the camera's clock runs at another speed than ours: check its frame rate and NTP settings"

@@ -3,7 +3,12 @@
 //! inotify is a hint, the scan is the truth, so a restart finds everything that was left. Each file is read once. Not
 //! here: the numbers themselves (`domain::session`), or what happens to a sealed segment next.
 
-use std::{collections::HashMap, io::ErrorKind, io::Read, sync::Arc, time::Duration, time::SystemTime};
+use std::{
+    collections::{HashMap, VecDeque},
+    io::{ErrorKind, Read},
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
 
 use jiff::Timestamp;
 
@@ -139,7 +144,7 @@ impl Sealer<'_> {
             }
         };
         let mut rest = new.into_iter();
-        let mut ahead = std::collections::VecDeque::new();
+        let mut ahead = VecDeque::new();
         loop {
             while ahead.len() < if row.is_none() { ANCHORS } else { 1 } {
                 let Some(seq) = rest.next() else { break };
@@ -290,7 +295,9 @@ impl Sealer<'_> {
         }
         #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
         let fps = found.media.frames as f64 * 1e6 / found.media.media_us.max(1) as f64;
-        self.context.set_seen(Seen { gop_us: row.book.gop_us, fps, drift_us: numbered.drift_us });
+        let before = self.context.seen().drifted;
+        let drifted = if numbered.drifts { Some(Instant::now()) } else { before };
+        self.context.set_seen(Seen { gop_us: row.book.gop_us, fps, drifted });
         self.context.metrics.sealed(&segment, gaps);
         self.context.live.push(&segment);
         for signal in [&self.context.to_add, &self.context.to_announce, &self.context.to_trim] {

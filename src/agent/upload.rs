@@ -4,7 +4,12 @@
 //! without starving what is live. The CID is ours, computed when the segment was sealed; an answer with another one is
 //! no success.
 
-use std::{io, path::Path, sync::Arc, time::Duration};
+use std::{
+    io,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio_util::io::ReaderStream;
 
@@ -26,6 +31,8 @@ use crate::{
 
 const LEAST_WAIT: Duration = Duration::from_millis(500);
 const MOST_WAIT: Duration = Duration::from_secs(10);
+/// A storage node that restarts is no news: only what fails for this long is reported.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Why an upload came to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -60,11 +67,12 @@ pub async fn run(context: Arc<Context>, newest_first: bool) {
     let mut woken = context.to_add.listen();
     let mut client = Client::default();
     let mut wait = LEAST_WAIT;
+    let mut failing: Option<Instant> = None;
     while !context.finished.is_cancelled() {
         let done = next(&context, newest_first, &mut client).await;
         let delay = match done {
             Ok(true) => {
-                wait = LEAST_WAIT;
+                (wait, failing) = (LEAST_WAIT, None);
                 context.problem(Part::Storage, None);
                 continue;
             }
@@ -72,7 +80,11 @@ pub async fn run(context: Arc<Context>, newest_first: bool) {
             Err(error) => {
                 context.metrics.upload_failed(error.reason());
                 let message = format!("uploads fail, footage waits in the spool: {}", telemetry::chain(&error));
-                context.problem(Part::Storage, Some(Problem { reason: error.reason().to_owned(), message }));
+                if failing.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
+                    context.problem(Part::Storage, Some(Problem { reason: error.reason().to_owned(), message }));
+                } else {
+                    tracing::debug!("{message}");
+                }
                 let delay = wait.mul_f64(rand::random_range(0.5..1.0));
                 wait = (wait * 2).min(MOST_WAIT);
                 Some(delay)

@@ -44,9 +44,7 @@ impl FromStr for PeerId {
     /// Takes a base58 multihash: the identity of an Ed25519 key, or the SHA-256 of an older kind of key.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match Base::Base58Btc.decode(text).as_deref() {
-            Ok([0x00 | 0x12, length, rest @ ..]) if usize::from(*length) == rest.len() => {
-                Ok(Self(text.to_owned()))
-            }
+            Ok([0x00 | 0x12, length, rest @ ..]) if usize::from(*length) == rest.len() => Ok(Self(text.to_owned())),
             _ => Err(InvalidPeerId(text.to_owned())),
         }
     }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    clock::{Sealed, SessionClock},
+    clock::{DRIFT_US, Sealed, SessionClock},
     fmp4::Media,
     id::SessionId,
     segment::GapReason,
@@ -120,8 +120,8 @@ pub struct Numbered {
     pub target_seconds: u32,
     /// Footage missing before it: a number (none for the break between two sessions), from, to.
     pub missing: Vec<(Option<u64>, i64, i64)>,
-    /// Wall minus media clock, µs.
-    pub drift_us: i64,
+    /// Do wall and media clock part more than they should?
+    pub drifts: bool,
 }
 
 impl SessionBook {
@@ -182,7 +182,7 @@ impl SessionBook {
             end_us: placed.end_us,
             target_seconds: self.target_seconds,
             missing,
-            drift_us: placed.drift_us,
+            drifts: placed.drift_us.abs() > DRIFT_US || placed.moved_us > 0,
         })
     }
 }

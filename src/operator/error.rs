@@ -139,11 +139,9 @@ impl Error {
         match self {
             Self::Invalid { .. } => Retry::OnChange,
             // A foreign object isn't watched (it lacks our labels), nor is a Secret: only asking again finds out.
-            Self::Api { .. }
-            | Self::Foreign { .. }
-            | Self::Timeout { .. }
-            | Self::Lost { .. }
-            | Self::Encode(_) => Retry::Backoff,
+            Self::Api { .. } | Self::Foreign { .. } | Self::Timeout { .. } | Self::Lost { .. } | Self::Encode(_) => {
+                Retry::Backoff
+            }
         }
     }
 

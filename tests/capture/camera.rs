@@ -1,15 +1,16 @@
-//! A camera: mediamtx with digest authentication that plays a clip in a loop.
+//! A camera: the project's own test camera (`images/camera/server`), an RTSP server with digest authentication that
+//! plays a clip in a loop.
 
 use std::{
     net::{Ipv4Addr, TcpListener, TcpStream},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::OnceLock,
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::wait::eventually;
 
@@ -29,54 +30,33 @@ pub enum Clip {
 pub struct Camera {
     server: Child,
     port: u16,
-    _folder: tempfile::TempDir,
+    name: &'static str,
 }
 
 impl Camera {
     pub fn start(clip: Clip) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
+        let (folder, name) = clip_file(clip);
         let port = free_port();
-        let config = folder.path().join("mediamtx.yml");
-        let clip = clip_file(clip);
-        let text = format!(
-            "logLevel: warn
-rtspAddress: 127.0.0.1:{port}
-rtspTransports: [tcp]
-rtspAuthMethods: [digest]
-rtmp: no
-hls: no
-webrtc: no
-srt: no
-authInternalUsers:
-  - user: {USERNAME}
-    pass: '{PASSWORD}'
-    permissions: [{{action: read}}]
-  - user: any
-    permissions: [{{action: publish}}]
-paths:
-  cam:
-    runOnInit: ffmpeg -nostdin -v error -re -stream_loop -1 -i {} -c copy -f rtsp -rtsp_transport tcp rtsp://127.0.0.1:{port}/cam
-    runOnInitRestart: yes
-",
-            clip.display()
-        );
-        std::fs::write(&config, text).expect("writes");
-        let server = Command::new(mediamtx())
-            .arg(&config)
+        let server = Command::new(program())
+            .env("CAMERA_USERNAME", USERNAME)
+            .env("CAMERA_PASSWORD", PASSWORD)
+            .env("CAMERA_ADDRESS", format!("127.0.0.1:{port}"))
+            .env("CAMERA_CLIPS", folder)
+            .env("CAMERA_STREAMS", name)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
+            .stderr(Stdio::null())
             .process_group(0)
             .spawn()
-            .expect("mediamtx starts");
-        let camera = Self { server, port, _folder: folder };
+            .expect("the camera starts");
         eventually("the camera listens", Duration::from_secs(20), String::new, || {
             TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()
         });
-        camera
+        Self { server, port, name }
     }
 
     pub fn url(&self) -> String {
-        format!("rtsp://127.0.0.1:{}/cam", self.port)
+        format!("rtsp://127.0.0.1:{}/{}", self.port, self.name)
     }
 
     /// The sockets stay open, nothing comes.
@@ -89,26 +69,14 @@ paths:
     }
 
     fn signal(&self, signal: Signal) {
-        kill_process(self.pid(), signal).expect("the camera is there");
-    }
-
-    fn pid(&self) -> Pid {
-        Pid::from_raw(i32::try_from(self.server.id()).expect("a pid")).expect("a pid")
+        let pid = Pid::from_raw(i32::try_from(self.server.id()).expect("a pid")).expect("a pid");
+        kill_process(pid, signal).expect("the camera is there");
     }
 }
 
 impl Drop for Camera {
     fn drop(&mut self) {
-        self.signal(Signal::CONT);
-        // TERM first: mediamtx ends its publisher.
-        self.signal(Signal::TERM);
-        for _ in 0..40 {
-            if self.server.try_wait().is_ok_and(|status| status.is_some()) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        let _ = kill_process_group(self.pid(), Signal::KILL);
+        let _ = self.server.kill();
         let _ = self.server.wait();
     }
 }
@@ -118,43 +86,76 @@ pub fn free_port() -> u16 {
     listener.local_addr().expect("an address").port()
 }
 
-/// Where `hack/cluster/build-tools` leaves what it built.
-fn mediamtx() -> PathBuf {
-    let cache = std::env::var_os("DSN_CACHE").map(PathBuf::from).unwrap_or_else(|| {
-        let home = PathBuf::from(std::env::var_os("HOME").expect("HOME"));
-        std::env::var_os("XDG_CACHE_HOME").map_or_else(|| home.join(".cache"), PathBuf::from).join("dsn")
-    });
-    let program = cache.join("tools/bin/mediamtx");
-    assert!(program.exists(), "no {}: run hack/cluster/build-tools mediamtx", program.display());
-    program
+/// What is made once is kept beside the other products of the build; one maker at a time.
+fn made(name: &str, make: impl FnOnce(&Path)) -> PathBuf {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _making = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let (file, partial) = (folder.join(name), folder.join(format!("partial-{name}")));
+    if !file.exists() {
+        make(&partial);
+        std::fs::rename(partial, &file).expect("renamed");
+    }
+    file
 }
 
-/// Encoded once for all tests of this process.
-fn clip_file(clip: Clip) -> &'static Path {
-    static FOLDER: OnceLock<tempfile::TempDir> = OnceLock::new();
-    static H264: OnceLock<PathBuf> = OnceLock::new();
-    static H265: OnceLock<PathBuf> = OnceLock::new();
-    let folder = FOLDER.get_or_init(|| tempfile::tempdir().expect("a folder")).path();
-    let encode = |name: &str, options: &[&str]| {
-        let file = folder.join(name);
-        let status = Command::new("ffmpeg")
-            .args(["-nostdin", "-v", "error", "-f", "lavfi", "-i", "testsrc2=size=320x180:rate=10:duration=20"])
-            .args(options)
-            .arg(&file)
-            .status()
-            .expect("ffmpeg is installed: apt-get install ffmpeg");
-        assert!(status.success(), "ffmpeg made no clip");
-        file
+fn run(program: &str, arguments: &[&str], folder: &Path) {
+    let status = Command::new(program)
+        .args(arguments)
+        .current_dir(folder)
+        .env("CGO_ENABLED", "0")
+        .env("GOWORK", "off")
+        .status()
+        .unwrap_or_else(|error| panic!("{program} is needed: {error}"));
+    assert!(status.success(), "{program} {arguments:?}: {status}");
+}
+
+fn program() -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("images/camera/server");
+    made("camera", |file| {
+        run("go", &["build", "-trimpath", "-buildvcs=false", "-o", &file.to_string_lossy(), "."], &source);
+    })
+}
+
+/// Folder and name of a clip. Without B-frames, picture and sound of equal length, as the camera wants it.
+fn clip_file(clip: Clip) -> (PathBuf, &'static str) {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let picture = ["-nostdin", "-v", "error", "-y", "-f", "lavfi", "-i", "testsrc2=size=320x180:rate=10:duration=16"];
+    let encode = |file: &Path, sound: &[&str], options: &[&str]| {
+        let file = file.to_string_lossy();
+        run(
+            "ffmpeg",
+            &[&picture[..], sound, options, &["-pix_fmt", "yuv420p", "-f", "mpegts", &file]].concat(),
+            folder,
+        );
     };
-    match clip {
-        Clip::H264WithSound => H264.get_or_init(|| {
-            let sound = ["-f", "lavfi", "-i", "sine=frequency=440:duration=20", "-c:a", "aac", "-b:a", "48k"];
-            let picture = ["-c:v", "libx264", "-preset", "ultrafast", "-bf", "0", "-g", "10", "-sc_threshold", "0"];
-            encode("h264.mp4", &[&sound[..], &picture].concat())
-        }),
-        Clip::H265Silent => H265.get_or_init(|| {
-            let parameters = "log-level=error:bframes=0:keyint=10:min-keyint=10:scenecut=0:open-gop=0";
-            encode("h265.mp4", &["-c:v", "libx265", "-preset", "ultrafast", "-x265-params", parameters])
-        }),
-    }
+    let name = match clip {
+        Clip::H264WithSound => {
+            // 32 kHz: a whole number of AAC frames fills the clip. Raw, so that the loop has no silent first frame.
+            let sound = made("capture-sound.aac", |file| {
+                let tone = ["-f", "lavfi", "-i", "sine=frequency=440:sample_rate=32000", "-t", "17", "-c:a", "aac"];
+                let file = file.to_string_lossy();
+                run(
+                    "ffmpeg",
+                    &[&["-nostdin", "-v", "error", "-y"], &tone[..], &["-f", "adts", &file]].concat(),
+                    folder,
+                );
+            });
+            made("capture-h264.ts", |file| {
+                let sound = sound.to_string_lossy();
+                let sound = ["-i", &sound, "-map", "0:v", "-map", "1:a", "-c:a", "copy", "-frames:a", "500"];
+                let options = ["-preset", "ultrafast", "-bf", "0", "-g", "10", "-sc_threshold", "0"];
+                encode(file, &sound, &[&["-c:v", "libx264"], &options[..]].concat());
+            });
+            "capture-h264"
+        }
+        Clip::H265Silent => {
+            made("capture-h265.ts", |file| {
+                let parameters = "log-level=error:bframes=0:keyint=10:min-keyint=10:scenecut=0:open-gop=0";
+                encode(file, &[], &["-c:v", "libx265", "-preset", "ultrafast", "-x265-params", parameters]);
+            });
+            "capture-h265"
+        }
+    };
+    (folder.to_owned(), name)
 }

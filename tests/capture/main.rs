@@ -1,9 +1,13 @@
-//! Capture against the real thing: `dsn runner`, ffmpeg and an RTSP server with digest authentication on loopback.
+//! Capture against the real thing: `dsn runner` and `dsn agent`, ffmpeg, an RTSP server with digest authentication and
+//! RabbitMQ, all on loopback.
 //!
-//! Needs ffmpeg (Debian package) and mediamtx (`hack/cluster/build-tools mediamtx`); fails without them, on purpose.
-//! Every test has a camera, a spool and processes of its own and ends them.
+//! Needs ffmpeg and rabbitmq-server (Debian packages) and Go (for the camera); fails without them, on purpose. Every
+//! test has a camera, a spool and processes of its own and ends them.
 
+mod agent;
+mod broker;
 mod camera;
 mod capture_pod;
 mod runner;
+mod storage;
 mod wait;

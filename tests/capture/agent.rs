@@ -1,0 +1,458 @@
+//! The agent beside a real runner: uploads, announcements, live, and what becomes of them when its neighbours are away
+//! (rows V2, V9, B4, B5, C3).
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    os::unix::process::CommandExt,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use dsn::{
+    clients::broker::{self, Broker, Publish},
+    domain::{
+        cid,
+        control::{
+            Activity, CONTROL_EXCHANGE, Command as Op, EVENTS_EXCHANGE, Envelope, InstanceReport, Phase, Readd, Stored,
+            instance_key, instance_queue,
+        },
+        live::LiveWindow,
+        segment::{Gap, GapReason, Segment, SegmentKey},
+    },
+};
+use futures::StreamExt;
+use jiff::Timestamp;
+use rustix::process::Signal;
+
+use crate::{
+    broker::{Cable, RabbitMq},
+    camera::{Camera, Clip, free_port},
+    capture_pod::{CapturePod, signal},
+    storage::{self, UPLOAD_TOKEN},
+    wait::eventually,
+};
+
+const LIVE_TOKEN: &str = "live-token-of-the-test";
+const START: Duration = Duration::from_secs(40);
+
+/// The agent's container.
+struct Agent {
+    process: Child,
+    live_port: u16,
+    metrics_port: u16,
+    http: reqwest::Client,
+}
+
+impl Agent {
+    fn start(pod: &CapturePod) -> Self {
+        fs::write(pod.path("agent/live-token"), LIVE_TOKEN).expect("writes");
+        fs::write(pod.path("storage/upload-token"), UPLOAD_TOKEN).expect("writes");
+        let (live_port, metrics_port) = (free_port(), free_port());
+        let log = fs::File::options().create(true).append(true).open(pod.path("agent.log")).expect("a log");
+        let process = Command::new(env!("CARGO_BIN_EXE_dsn"))
+            .arg("agent")
+            .env("DSN_LOG", "info,dsn=debug,lapin=off")
+            .env("DSN_SPOOL", pod.path("spool"))
+            .env("DSN_ASSIGNMENT", pod.path("assignment"))
+            .env("DSN_CONFIG", pod.path("config/assignment.json"))
+            .env("DSN_AGENT_SECRET", pod.path("agent"))
+            .env("DSN_STORAGE_SECRET", pod.path("storage"))
+            .env("DSN_LIVE_ADDRESS", format!("127.0.0.1:{live_port}"))
+            .env("DSN_METRICS_ADDRESS", format!("127.0.0.1:{metrics_port}"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .process_group(0)
+            .spawn()
+            .expect("the agent starts");
+        Self { process, live_port, metrics_port, http: reqwest::Client::new() }
+    }
+
+    async fn live(&self) -> Option<LiveWindow> {
+        let url = format!("http://127.0.0.1:{}/v1/live", self.live_port);
+        self.http.get(url).bearer_auth(LIVE_TOKEN).send().await.ok()?.json().await.ok()
+    }
+
+    /// A live window with so many segments.
+    async fn await_live(&self, pod: &CapturePod, what: &str, wanted: impl Fn(&LiveWindow) -> bool) -> LiveWindow {
+        let mut last = None;
+        for _ in 0..START.as_millis() / 100 {
+            last = self.live().await;
+            if let Some(window) = last.as_ref().filter(|window| wanted(window)) {
+                return window.clone();
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("{what}: {last:?}\n{}\n{}", pod.context(), log(pod));
+    }
+
+    async fn metric(&self, name: &str) -> f64 {
+        let url = format!("http://127.0.0.1:{}/metrics", self.metrics_port);
+        let text = match self.http.get(url).send().await {
+            Ok(answer) => answer.text().await.unwrap_or_default(),
+            Err(_) => String::new(),
+        };
+        text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok()).unwrap_or(0.0)
+    }
+
+    fn kill(mut self) {
+        self.process.kill().expect("killed");
+        self.process.wait().expect("ends");
+    }
+
+    fn terminate(&self) {
+        signal(self.process.id(), Signal::TERM);
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn log(pod: &CapturePod) -> String {
+    let log = fs::read_to_string(pod.path("agent.log")).unwrap_or_default();
+    let tail: Vec<&str> = log.lines().rev().take(40).collect();
+    format!("agent's log, newest first:\n{}", tail.join("\n"))
+}
+
+/// What the kubelet mounts.
+fn mount_config(pod: &mut CapturePod, change: impl FnOnce(&mut dsn::domain::control::Assignment)) {
+    let text = serde_json::to_vec(&pod.envelope(change)).expect("JSON");
+    dsn::files::replace(&pod.path("config/assignment.json"), &text, false).expect("writes");
+}
+
+/// A pod in which the agent writes the assignment.
+fn pod_of(camera: &Camera, storage_port: u16) -> CapturePod {
+    let mut pod = CapturePod::new(&camera.url());
+    fs::remove_file(pod.path("assignment/assignment.json")).expect("removed");
+    mount_config(&mut pod, |assignment| assignment.storage_url = format!("http://127.0.0.1:{storage_port}"));
+    pod
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn b5_without_broker_and_storage_live_goes_on_and_a_killed_agent_loses_nothing() {
+    let camera = Camera::start(Clip::H264WithSound);
+    let storage_port = free_port();
+    let mut pod = pod_of(&camera, storage_port);
+    pod.start_runner();
+    let agent = Agent::start(&pod);
+    let window = agent.await_live(&pod, "two live segments", |window| window.segments.len() >= 2).await;
+    let first = &window.segments[0];
+    assert_eq!((first.key.seq, first.codecs.as_str(), first.width), (0, first.codecs.as_str(), 320));
+    assert!(first.codecs.starts_with("avc1.") && first.codecs.ends_with(",mp4a.40.2"), "{}", first.codecs);
+    assert_eq!(first.end, window.segments[1].start, "no gap within a session");
+    assert_eq!(first.playlist_seq + 1, window.segments[1].playlist_seq);
+    let late = Timestamp::now().duration_since(first.end).as_secs_f64();
+    assert!((-1.0..30.0).contains(&late), "{late} s late");
+
+    // The bytes, and only with the token.
+    let base = format!("http://127.0.0.1:{}/v1/live", agent.live_port);
+    let file = format!("{base}/{}/source/{}", first.key.session, first.file);
+    let http = reqwest::Client::new();
+    let bytes = http.get(&file).bearer_auth(LIVE_TOKEN).send().await.expect("answers").bytes().await.expect("bytes");
+    assert_eq!((bytes.len() as u64, dsn_sha256(&bytes)), (first.bytes, first.sha256.clone()));
+    for (url, token, want) in [
+        (base.clone(), "", 401),
+        (file.clone(), "wrong", 401),
+        (format!("{base}/{}/source/init.mp4", first.key.session), LIVE_TOKEN, 200),
+        (format!("{base}/{}/source/session.json", first.key.session), LIVE_TOKEN, 404),
+        (format!("{base}/{}/source/..%2Fsession.json", first.key.session), LIVE_TOKEN, 404),
+        (format!("{base}/..%2f..%2f/source/00000000.m4s"), LIVE_TOKEN, 404),
+    ] {
+        let status = http.get(&url).bearer_auth(token).send().await.expect("answers").status();
+        assert_eq!(status.as_u16(), want, "{url}");
+    }
+
+    // Killed at any line: the next one tells the same story and goes on where it was.
+    agent.kill();
+    let agent = Agent::start(&pod);
+    let again = agent.await_live(&pod, "live goes on", |again| again.segments.len() > window.segments.len()).await;
+    assert_eq!(
+        again.segments[..window.segments.len()],
+        window.segments[..],
+        "published numbers and times never change"
+    );
+
+    // Storage comes back: everything is caught up, each init section first, with the CIDs we computed.
+    let (_server, uploads) = storage::serve(storage_port).await;
+    let session = again.segments[0].key.session;
+    let last = again.segments.last().expect("segments").key.seq;
+    eventually_async(
+        "all is uploaded",
+        || log(&pod),
+        async || {
+            let paths: BTreeSet<String> = uploads.paths().into_iter().collect();
+            (0..=last).all(|seq| paths.contains(&format!("{session}/source/{seq:08}.m4s")))
+        },
+    )
+    .await;
+    assert_eq!(uploads.paths()[0], format!("{session}/source/init.mp4"));
+    for (path, (cid, _)) in uploads.counts() {
+        let bytes = fs::read(pod.path("spool").join(&path)).expect("still in the spool: nobody said stored");
+        assert_eq!(cid, cid::of(&bytes).to_string(), "{path}");
+    }
+    assert!(agent.metric("dsn_agent_segments_sealed_total").await > 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn v9_a_full_spool_drops_the_oldest_footage_and_says_so() {
+    let camera = Camera::start(Clip::H264WithSound);
+    let mut pod = pod_of(&camera, free_port());
+    mount_config(&mut pod, |assignment| assignment.spool_bytes = 250_000);
+    pod.start_runner();
+    let agent = Agent::start(&pod);
+    eventually_async(
+        "something is dropped",
+        || log(&pod),
+        async || agent.metric("dsn_agent_gaps_total{reason=\"SpoolFull\"}").await >= 2.0,
+    )
+    .await;
+    let bytes = agent.metric("dsn_agent_spool_bytes").await;
+    assert!(bytes < 500_000.0, "{bytes} bytes");
+    let window = agent.await_live(&pod, "live goes on", |window| window.segments.len() >= 2).await;
+    assert!(window.segments[0].key.seq >= 2, "the oldest went first");
+    assert_eq!(pod.report().phase, Phase::Running, "capture does not care");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn v2_segments_are_announced_once_stored_trimmed_and_steered_by_message() {
+    let rabbit = RabbitMq::start();
+    let camera = Camera::start(Clip::H264WithSound);
+    let storage_port = free_port();
+    let (_server, uploads) = storage::serve(storage_port).await;
+    let mut pod = pod_of(&camera, storage_port);
+    let cable = Cable::to(rabbit.port());
+    fs::write(pod.path("agent/amqp-url"), format!("amqp://guest:guest@127.0.0.1:{}/%2f", cable.port()))
+        .expect("writes");
+    let mut operator = Operator::start(&rabbit, &pod).await;
+    pod.start_runner();
+    let agent = Agent::start(&pod);
+
+    // Hello, ack, state, and segments that are in IPFS.
+    operator.until(&pod, "three segments", |heard| heard.segments.len() >= 3).await;
+    assert!(
+        operator.heard.words.contains("hello") && operator.heard.words.contains("ack"),
+        "{:?}",
+        operator.heard.words
+    );
+    let first = operator.heard.segments.values().next().expect("a segment").clone();
+    assert_eq!(
+        (first.camera.as_str(), first.camera_name.as_str(), first.site.as_str()),
+        ("lobby-uid", "test/lobby", "hq")
+    );
+    let uploaded = uploads.counts();
+    for segment in operator.heard.segments.values() {
+        assert_eq!(uploaded.get(&segment.file).map(|(cid, _)| cid), Some(&segment.blob.cid), "announced = uploaded");
+        assert!(uploaded.values().any(|(cid, _)| *cid == segment.init.cid), "with its init section");
+    }
+    operator.until(&pod, "running", |heard| heard.report.as_ref().is_some_and(|r| r.phase == Phase::Running)).await;
+    let report = operator.heard.report.clone().expect("a report");
+    let video = report.video.expect("probed").to_string();
+    assert_eq!(video, "h264 320x180 10fps gop 1.0s aac");
+
+    // Ping.
+    operator.tell_raw(Op::Ping, 0, &serde_json::json!({}), Some("ping-7")).await;
+    operator.until(&pod, "pong", |heard| heard.pong.as_deref() == Some("ping-7")).await;
+
+    // Stored: what lies outside the live window goes, the rest stays.
+    operator.until(&pod, "fourteen segments", |heard| heard.segments.len() >= 14).await;
+    let upto = SegmentKey { seq: 12, ..first.key.clone() };
+    operator.tell(Op::Stored, 0, &Stored { upto: vec![upto.clone(), upto] }).await;
+    let session = first.key.session;
+    eventually("trimmed", START, || log(&pod), || (!pod.segments(session).contains_key(&2)).then_some(()));
+    assert!(pod.segments(session).contains_key(&13), "not stored");
+
+    // Asked for again: uploaded and announced once more, under the same numbers.
+    let key = SegmentKey { seq: 13, ..first.key.clone() };
+    let count = || uploads.counts().get(&format!("{session}/source/00000013.m4s")).map_or(0, |(_, count)| *count);
+    let before = count();
+    operator.tell(Op::Readd, 0, &Readd { segments: vec![key] }).await;
+    eventually("uploaded again", START, || log(&pod), || (count() > before).then_some(()));
+
+    // The broker is away: capture and upload go on, everything is told afterwards.
+    cable.pull();
+    let seen = operator.heard.segments.len();
+    let newest = *operator.heard.segments.keys().next_back().expect("segments");
+    signal(pod.ffmpeg().expect("ffmpeg runs"), Signal::KILL);
+    let second = eventually(
+        "a new session",
+        START,
+        || pod.context(),
+        || pod.sessions().last().copied().filter(|s| *s != session),
+    );
+    eventually("two more segments", START, || pod.context(), || (pod.segments(second).len() >= 2).then_some(()));
+    cable.plug();
+    operator
+        .until(&pod, "the new session", |heard| heard.segments.keys().filter(|(s, _)| *s == second).count() >= 2)
+        .await;
+    operator.until(&pod, "the gap", |heard| !heard.gaps.is_empty()).await;
+    assert!(
+        operator.heard.segments.len() > seen && *operator.heard.segments.keys().next_back().expect("some") > newest
+    );
+    let gap = operator.heard.gaps[0].clone();
+    assert_eq!((gap.session, gap.seq, gap.reason), (second, None, GapReason::CaptureDied), "{gap:?}");
+    operator.assert_one_story(&pod);
+
+    // By message: pause, an old revision, resume.
+    let envelope = pod.envelope(|assignment| assignment.activity = Activity::Paused);
+    operator.tell(Op::Stop, envelope.revision, &envelope.data).await;
+    pod.await_phase(Phase::Paused, START);
+    operator
+        .until(&pod, "the state Paused", |heard| heard.report.as_ref().is_some_and(|r| r.phase == Phase::Paused))
+        .await;
+    let mut old = envelope.data.clone();
+    old.activity = Activity::Running;
+    operator.tell(Op::Apply, envelope.revision - 1, &old).await;
+    let envelope = pod.envelope(|assignment| assignment.activity = Activity::Running);
+    operator.tell(Op::Start, envelope.revision, &envelope.data).await;
+    let acked = envelope.revision;
+    operator.until(&pod, "the ack", |heard| heard.acked == acked).await;
+    let report = pod.await_phase(Phase::Running, START);
+    assert_eq!(report.revision, acked);
+    let third = report.session.expect("a session");
+    operator.until(&pod, "the third session", |heard| heard.segments.keys().any(|(s, _)| *s == third)).await;
+    operator
+        .until(&pod, "the pause as a gap", |heard| heard.gaps.iter().any(|gap| gap.reason == GapReason::Paused))
+        .await;
+
+    // The pod ends: the last segment is finished, uploaded and announced.
+    agent.terminate();
+    let begun = std::time::Instant::now();
+    pod.stop_runner();
+    let mut agent = agent;
+    eventually(
+        "the agent has flushed",
+        Duration::from_secs(20),
+        || log(&pod),
+        || agent.process.try_wait().expect("a child"),
+    );
+    eprintln!("flushed in {:?}", begun.elapsed());
+    let last = *pod.segments(third).keys().next_back().expect("segments");
+    operator.until(&pod, "the very last segment", |heard| heard.segments.contains_key(&(third, last))).await;
+    operator.assert_one_story(&pod);
+    let written = fs::read_to_string(pod.path("agent.log")).expect("a log");
+    for secret in [LIVE_TOKEN, UPLOAD_TOKEN, crate::camera::PASSWORD, "guest:guest"] {
+        assert!(!written.contains(secret), "the log shows {secret}");
+    }
+}
+
+fn dsn_sha256(bytes: &[u8]) -> String {
+    let mut hasher = cid::FileHasher::default();
+    hasher.update(bytes);
+    hasher.finish().sha256
+}
+
+async fn eventually_async(what: &str, context: impl Fn() -> String, look: impl AsyncFn() -> bool) {
+    for _ in 0..START.as_millis() / 100 {
+        if look().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("{what}: {}", context());
+}
+
+/// The other end of the broker: declares what the operator declares, hears everything, tells the instance.
+struct Operator {
+    broker: Broker,
+    deliveries: futures::stream::BoxStream<'static, Result<broker::Delivery, broker::Error>>,
+    uid: dsn::domain::id::InstanceUid,
+    heard: Heard,
+}
+
+#[derive(Default)]
+struct Heard {
+    words: BTreeSet<String>,
+    segments: BTreeMap<(dsn::domain::id::SessionId, u64), Segment>,
+    gaps: Vec<Gap>,
+    report: Option<InstanceReport>,
+    pong: Option<String>,
+    acked: u64,
+}
+
+impl Operator {
+    async fn start(rabbit: &RabbitMq, pod: &CapturePod) -> Self {
+        let broker = Broker::connect(&rabbit.url(), "test").await.expect("connects");
+        let uid = pod.assignment.instance;
+        for exchange in [CONTROL_EXCHANGE, EVENTS_EXCHANGE] {
+            broker.declare_exchange(exchange).await.expect("declared");
+        }
+        let none = BTreeMap::new();
+        let keys = [format!("inst.{uid}.#"), "all.#".to_owned()];
+        broker.declare_queue(&instance_queue(uid), &none, CONTROL_EXCHANGE, &keys).await.expect("declared");
+        broker.declare_queue("test.ear", &none, EVENTS_EXCHANGE, &["evt.#".to_owned()]).await.expect("declared");
+        let deliveries = broker.consume("test.ear", 50).await.expect("consumes").boxed();
+        Self { broker, deliveries, uid, heard: Heard::default() }
+    }
+
+    async fn tell<T: serde::Serialize>(&self, op: Op, revision: u64, data: &T) {
+        self.tell_raw(op, revision, data, None).await;
+    }
+
+    async fn tell_raw<T: serde::Serialize>(&self, op: Op, revision: u64, data: &T, correlation: Option<&str>) {
+        let mut envelope = Envelope::unordered(self.uid.to_string(), op.as_str(), Timestamp::now(), data);
+        envelope.revision = revision;
+        let how = Publish { correlation_id: correlation.map(str::to_owned), ..Publish::mandatory() };
+        self.broker.publish(CONTROL_EXCHANGE, &instance_key(self.uid, op), &envelope, how).await.expect("told");
+    }
+
+    /// Listens until something has been heard.
+    async fn until(&mut self, pod: &CapturePod, what: &str, wanted: impl Fn(&Heard) -> bool) {
+        let deadline = tokio::time::Instant::now() + START;
+        while !wanted(&self.heard) {
+            match tokio::time::timeout_at(deadline, self.deliveries.next()).await {
+                Ok(Some(delivery)) => {
+                    let delivery = delivery.expect("a delivery");
+                    self.hear(&delivery);
+                    delivery.ack().await.expect("acknowledged");
+                }
+                Ok(None) => panic!("{what}: the queue is gone"),
+                Err(_) => panic!("{what}: not heard; words {:?}\n{}\n{}", self.heard.words, pod.context(), log(pod)),
+            }
+        }
+    }
+
+    fn hear(&mut self, delivery: &broker::Delivery) {
+        let envelope: Envelope<serde_json::Value> = serde_json::from_slice(&delivery.body).expect("an envelope");
+        assert_eq!(delivery.key, format!("evt.{}.{}", self.uid, envelope.op));
+        self.heard.words.insert(envelope.op.clone());
+        match envelope.op.as_str() {
+            "segment" => {
+                let segment: Segment = serde_json::from_value(envelope.data).expect("a segment");
+                let key = (segment.key.session, segment.key.seq);
+                if let Some(before) = self.heard.segments.insert(key, segment.clone()) {
+                    assert_eq!(before, segment, "published numbers and times never change");
+                }
+            }
+            "gap" => self.heard.gaps.push(serde_json::from_value(envelope.data).expect("a gap")),
+            "state" | "heartbeat" => {
+                self.heard.report = Some(serde_json::from_value(envelope.data).expect("a report"));
+            }
+            "pong" => self.heard.pong.clone_from(&delivery.correlation_id),
+            "ack" => self.heard.acked = envelope.data["revision"].as_u64().expect("a revision"),
+            _ => {}
+        }
+    }
+
+    /// Every segment once, gapless within its session, numbered through, a break counted at each new session.
+    fn assert_one_story(&self, pod: &CapturePod) {
+        let segments: Vec<&Segment> = self.heard.segments.values().collect();
+        for pair in segments.windows(2) {
+            let (before, after) = (pair[0], pair[1]);
+            assert_eq!(before.playlist_seq + 1, after.playlist_seq, "{before:?} {after:?}\n{}", log(pod));
+            assert!(after.media_us <= u64::from(after.target_seconds) * 1_000_000, "{after:?}");
+            if before.key.session == after.key.session {
+                assert_eq!((before.key.seq + 1, before.end), (after.key.seq, after.start), "{before:?} {after:?}");
+                assert_eq!(before.discontinuity_seq, after.discontinuity_seq);
+            } else {
+                assert_eq!((after.key.seq, before.discontinuity_seq + 1), (0, after.discontinuity_seq));
+                let gap = self.heard.gaps.iter().find(|gap| gap.session == after.key.session).expect("a gap is told");
+                assert_eq!((gap.from, gap.to), (before.end, after.start));
+            }
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! A real RabbitMQ on loopback, and a cable to it that can be pulled.
+
+use std::{
+    io::{Read, Write},
+    net::{Ipv4Addr, Shutdown, TcpListener, TcpStream},
+    os::unix::process::CommandExt,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use crate::{camera::free_port, wait::eventually};
+
+/// Programs without Debian's wrappers, which change the user and write to /var/log.
+const PROGRAMS: &str = "/usr/lib/rabbitmq/bin";
+
+pub struct RabbitMq {
+    server: Child,
+    port: u16,
+    epmd_port: u16,
+    folder: tempfile::TempDir,
+}
+
+impl RabbitMq {
+    pub fn start() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (port, dist_port, epmd_port) = (free_port(), free_port(), free_port());
+        let program = PathBuf::from(PROGRAMS).join("rabbitmq-server");
+        assert!(program.exists(), "no {}: apt-get install rabbitmq-server", program.display());
+        let config = folder.path().join("rabbitmq.conf");
+        std::fs::write(&config, format!("listeners.tcp.1 = 127.0.0.1:{port}\nlog.console = true\nlog.file = false\n"))
+            .expect("writes");
+        std::fs::write(folder.path().join("enabled_plugins"), "[].").expect("writes");
+        let log = std::fs::File::create(folder.path().join("log")).expect("a log");
+        let server = Command::new(program)
+            .env("HOME", folder.path())
+            .env("LC_ALL", "C.UTF-8")
+            .env("RABBITMQ_NODENAME", format!("dsn{port}@localhost"))
+            .env("RABBITMQ_CONFIG_FILE", &config)
+            .env("RABBITMQ_CONF_ENV_FILE", "/dev/null")
+            .env("RABBITMQ_ENABLED_PLUGINS_FILE", folder.path().join("enabled_plugins"))
+            .env("RABBITMQ_MNESIA_BASE", folder.path().join("mnesia"))
+            .env("RABBITMQ_LOG_BASE", folder.path().join("logs"))
+            .env("RABBITMQ_LOGS", "-")
+            .env("RABBITMQ_DIST_PORT", dist_port.to_string())
+            .env("ERL_EPMD_PORT", epmd_port.to_string())
+            .env("ERL_EPMD_ADDRESS", "127.0.0.1")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a log"))
+            .stderr(log)
+            .process_group(0)
+            .spawn()
+            .expect("RabbitMQ starts");
+        let broker = Self { server, port, epmd_port, folder };
+        let log = || std::fs::read_to_string(broker.folder.path().join("log")).unwrap_or_default();
+        eventually("RabbitMQ listens", Duration::from_secs(60), log, || broker.speaks());
+        broker
+    }
+
+    /// The port is open long before the server answers.
+    fn speaks(&self) -> Option<()> {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
+        stream.write_all(b"AMQP\x00\x00\x09\x01").ok()?;
+        stream.read_exact(&mut [0; 8]).ok()
+    }
+
+    pub fn url(&self) -> String {
+        format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port)
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+impl Drop for RabbitMq {
+    fn drop(&mut self) {
+        if let Some(group) = i32::try_from(self.server.id()).ok().and_then(Pid::from_raw) {
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+        let _ = self.server.wait();
+        // Its name server is a daemon of its own; this one is ours alone, by its port.
+        let _ = Command::new("epmd")
+            .args(["-port", &self.epmd_port.to_string(), "-kill"])
+            .env("ERL_EPMD_ADDRESS", "127.0.0.1")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+    }
+}
+
+/// A TCP forwarder that can be cut: a broker that is away, for the one who uses it.
+pub struct Cable {
+    port: u16,
+    plugged: Arc<Mutex<bool>>,
+    open: Arc<Mutex<Vec<TcpStream>>>,
+}
+
+impl Cable {
+    pub fn to(target: u16) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let cable = Self { port, plugged: Arc::new(Mutex::new(true)), open: Arc::default() };
+        let (plugged, open) = (cable.plugged.clone(), cable.open.clone());
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                if !*plugged.lock().expect("whole") {
+                    continue;
+                }
+                let Ok(other) = TcpStream::connect((Ipv4Addr::LOCALHOST, target)) else { continue };
+                let mut streams = open.lock().expect("whole");
+                for (from, to) in [(&stream, &other), (&other, &stream)] {
+                    let (mut from, mut to) = (from.try_clone().expect("a socket"), to.try_clone().expect("a socket"));
+                    streams.push(from.try_clone().expect("a socket"));
+                    std::thread::spawn(move || {
+                        let _ = std::io::copy(&mut from, &mut to);
+                        let _ = to.shutdown(Shutdown::Both);
+                    });
+                }
+            }
+        });
+        cable
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub fn pull(&self) {
+        *self.plugged.lock().expect("whole") = false;
+        for stream in self.open.lock().expect("whole").drain(..) {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    pub fn plug(&self) {
+        *self.plugged.lock().expect("whole") = true;
+    }
+}
