@@ -411,7 +411,12 @@ impl Operator {
                     delivery.ack().await.expect("acknowledged");
                 }
                 Ok(None) => panic!("{what}: the queue is gone"),
-                Err(_) => panic!("{what}: not heard; words {:?}\n{}\n{}", self.heard.words, pod.context(), log(pod)),
+                Err(elapsed) => panic!(
+                    "{what}: not heard ({elapsed}); words {:?}\n{}\n{}",
+                    self.heard.words,
+                    pod.context(),
+                    log(pod)
+                ),
             }
         }
     }

@@ -82,14 +82,11 @@ impl Declared {
     pub fn new<'a>(gaps: impl IntoIterator<Item = &'a Gap>) -> Self {
         let mut declared = Self::default();
         for gap in gaps {
-            match gap.seq {
-                Some(seq) => {
-                    declared.missing.insert((gap.session, seq));
-                }
-                None => {
-                    let begin = declared.breaks.entry(gap.session).or_insert(gap.from);
-                    *begin = gap.from.min(*begin);
-                }
+            if let Some(seq) = gap.seq {
+                declared.missing.insert((gap.session, seq));
+            } else {
+                let begin = declared.breaks.entry(gap.session).or_insert(gap.from);
+                *begin = gap.from.min(*begin);
             }
         }
         declared
