@@ -40,7 +40,7 @@ export class Controls {
       viewer.timeline.hint(null);
       hint(document.activeElement);
     });
-    listen(this.#video, ['play', 'pause', 'volumechange'], () => this.#buttons());
+    listen(this.#video, ['play', 'pause', 'emptied', 'volumechange'], () => this.#buttons());
     document.addEventListener('keydown', (event) => this.#key(event));
     setInterval(() => this.#countdown(), SECOND / 2);
     // Muted is what every browser lets begin by itself; whoever wanted sound before has allowed it.

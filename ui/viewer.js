@@ -173,12 +173,14 @@ export class Viewer {
     this.#ended = 0;
     this.player.open({ ...wanted, url: api.playlist(this.camera, wanted) });
     this.controls.mode(wanted.kind);
+    this.#tick();
   }
 
   #play(range) {
     this.#turn++;
     this.#range = range;
     this.#held = null;
+    this.controls.notice('');
     this.#target = range.from;
     this.#open({ kind: 'replay', at: range.from, ...range });
     this.#suggest(range.from, range.to);

@@ -22,7 +22,7 @@ after(() => browser?.close());
 
 /** A test with a gateway and a browser window of its own: they mostly wait for pictures, so they wait together. */
 function story(name, run, options = {}) {
-  test(name, async () => {
+  test(name, { timeout: 120_000 }, async () => {
     const gateway = await start();
     const visit = await Visit.open(browser, gateway, { viewport: { width: 1024, height: 800 }, ...options });
     try {
@@ -111,6 +111,17 @@ describe('the page', { concurrency: 4 }, () => {
     await page.keyboard.press('Enter');
     await visit.shows(gateway.gaps[2].from - 4000);
     await visit.shows(gateway.gaps[2].to, 10_000);
+  });
+
+  story('playing goes on over the end of a playlist', async (visit, page) => {
+    await visit.enter(`#/demo/gate/at/${new Date(Date.now() - 5 * HOUR).toISOString()}`);
+    await visit.plays();
+    const end = Date.parse(visit.asked('replay').searchParams.get('end'));
+    await page.evaluate(
+      () => (document.querySelector('video').currentTime = document.querySelector('video').duration - 3),
+    );
+    await visit.shows(end + 4000, 3000);
+    assert.ok(Date.parse(visit.asked('replay').searchParams.get('end')) > end);
   });
 
   story('a range plays from its begin to its end', async (visit, page) => {

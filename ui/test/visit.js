@@ -25,7 +25,8 @@ export class Visit {
   }
 
   close = () => this.context.close();
-  until = (what, ...args) => this.page.waitForFunction(what, ...args);
+  /** Looks ten times a second; at each frame would cost more than the film. */
+  until = (what, argument) => this.page.waitForFunction(what, argument, { polling: 100 });
   keep = (name) => process.env.SCREENSHOTS && this.page.screenshot({ path: `${process.env.SCREENSHOTS}/${name}.png` });
 
   /** A visible text comes. */
