@@ -3,17 +3,34 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use futures::StreamExt;
 use lapin::{
-    Connection, ConnectionProperties,
+    Connection, ConnectionProperties, Consumer,
     options::{BasicConsumeOptions, QueueBindOptions, QueueDeclareOptions},
     types::FieldTable,
 };
 use serde_json::Value;
 
-use crate::world::{BROKER, SYSTEM, runtime, secret};
+use crate::{
+    kube::eventually,
+    world::{BROKER, SYSTEM, runtime, secret},
+};
+
+/// A consumer of a queue of our own, bound to every announced segment.
+async fn subscribe(url: &str) -> Result<(Connection, Consumer), lapin::Error> {
+    let connection = Connection::connect(url, ConnectionProperties::default()).await?;
+    let channel = connection.create_channel().await?;
+    let options = QueueDeclareOptions { exclusive: true, auto_delete: true, ..Default::default() };
+    let queue = channel.queue_declare("".into(), options, FieldTable::default()).await?.name().clone();
+    let (options, none) = (QueueBindOptions::default(), FieldTable::default());
+    channel.queue_bind(queue.clone(), "dsn.events".into(), "evt.*.segment".into(), options, none).await?;
+    let options = BasicConsumeOptions { no_ack: true, ..Default::default() };
+    let consumer = channel.basic_consume(queue, "".into(), options, FieldTable::default()).await?;
+    Ok((connection, consumer))
+}
 
 /// Collects every announced segment.
 #[derive(Clone)]
@@ -34,33 +51,17 @@ impl Subscriber {
     /// Binds a queue of its own before anything is declared, and listens until the tests end.
     pub fn start() -> Self {
         let heard = Arc::new(Mutex::new(Heard::default()));
-        let address = BROKER.address();
         let (user, password) = (secret(SYSTEM, "dsn-broker", "username"), secret(SYSTEM, "dsn-broker", "password"));
         let (ready, opened) = std::sync::mpsc::channel();
+        // The operator declares the exchanges a moment after the broker answers for the first time.
+        let (connection, mut consumer) = eventually("a subscription", Duration::from_secs(60), || {
+            let url = format!("amqp://{user}:{password}@{}/dsn", BROKER.address());
+            runtime().block_on(subscribe(&url)).map_err(|error| error.to_string())
+        });
         runtime().spawn({
             let heard = heard.clone();
             async move {
-                let url = format!("amqp://{user}:{password}@{address}/dsn");
-                let connection =
-                    Connection::connect(&url, ConnectionProperties::default()).await.expect("the broker answers");
-                let channel = connection.create_channel().await.expect("a channel");
-                let options = QueueDeclareOptions { exclusive: true, auto_delete: true, ..Default::default() };
-                let queue = channel.queue_declare("".into(), options, FieldTable::default()).await.expect("a queue");
-                channel
-                    .queue_bind(
-                        queue.name().clone(),
-                        "dsn.events".into(),
-                        "evt.*.segment".into(),
-                        QueueBindOptions::default(),
-                        FieldTable::default(),
-                    )
-                    .await
-                    .expect("the exchange exists");
-                let options = BasicConsumeOptions { no_ack: true, ..Default::default() };
-                let mut consumer = channel
-                    .basic_consume(queue.name().clone(), "".into(), options, FieldTable::default())
-                    .await
-                    .expect("consumes");
+                let _open_while_we_listen = connection;
                 ready.send(()).expect("the test waits");
                 while let Some(Ok(delivery)) = consumer.next().await {
                     let message: Value = serde_json::from_slice(&delivery.data).expect("announcements are JSON");
@@ -68,7 +69,7 @@ impl Subscriber {
                 }
             }
         });
-        opened.recv_timeout(std::time::Duration::from_secs(30)).expect("the subscriber is bound");
+        opened.recv_timeout(Duration::from_secs(30)).expect("the subscriber is bound");
         Self { heard }
     }
 
