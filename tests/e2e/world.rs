@@ -4,7 +4,7 @@
 //! Camera and Pipeline and removes them.
 
 use std::{
-    net::TcpStream,
+    io::{BufRead, BufReader},
     process::{Child, Stdio},
     sync::{Mutex, OnceLock},
     time::{Duration, Instant},
@@ -200,51 +200,56 @@ spec:
 pub struct Forward {
     target: &'static str,
     remote: u16,
-    local: u16,
-    child: Mutex<Option<Child>>,
+    open: Mutex<Option<(Child, String)>>,
 }
 
 impl Forward {
-    /// Forwards `local` to `remote` of a Service of the system namespace.
-    pub const fn new(target: &'static str, remote: u16, local: u16) -> Self {
-        Self { target, remote, local, child: Mutex::new(None) }
+    /// Forwards a port of a Service of the system namespace.
+    pub const fn new(target: &'static str, remote: u16) -> Self {
+        Self { target, remote, open: Mutex::new(None) }
     }
 
-    /// `127.0.0.1:<port>`, open.
+    /// `127.0.0.1:<port>`, open. kubectl chooses the port: one left over from an earlier run can't be taken for ours.
     pub fn address(&self) -> String {
-        let address = format!("127.0.0.1:{}", self.local);
-        let mut child = self.child.lock().expect("no test panics while it opens a forward");
-        let alive = child.as_mut().is_some_and(|c| c.try_wait().is_ok_and(|status| status.is_none()));
-        if !alive {
-            eventually(&format!("port-forward to {}", self.target), Duration::from_secs(90), || {
-                let mut started = tool("kubectl")
-                    .args(["-n", SYSTEM, "port-forward", self.target, &format!("{}:{}", self.local, self.remote)])
-                    .stdin(Stdio::null())
-                    .stdout(Stdio::null())
-                    .stderr(Stdio::null())
-                    .spawn()
-                    .map_err(|e| e.to_string())?;
-                for _ in 0..40 {
-                    std::thread::sleep(Duration::from_millis(100));
-                    if TcpStream::connect(&address).is_ok() {
-                        *child = Some(started);
-                        return Ok(());
-                    }
-                    if started.try_wait().is_ok_and(|status| status.is_some()) {
-                        break;
-                    }
-                }
-                let _ = started.kill();
-                let _ = started.wait();
-                Err("the port does not open".to_owned())
-            });
+        let mut open = self.open.lock().expect("no test panics while it opens a forward");
+        if let Some((child, address)) = open.as_mut()
+            && child.try_wait().is_ok_and(|status| status.is_none())
+        {
+            return address.clone();
         }
+        let (child, address) =
+            eventually(&format!("port-forward to {}", self.target), Duration::from_secs(90), || self.start());
+        *open = Some((child, address.clone()));
         address
+    }
+
+    fn start(&self) -> Result<(Child, String), String> {
+        let mut child = tool("kubectl")
+            .args(["-n", SYSTEM, "port-forward", self.target, &format!(":{}", self.remote)])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(|e| e.to_string())?;
+        // "Forwarding from 127.0.0.1:40123 -> 8080"
+        let mut line = String::new();
+        let mut output = BufReader::new(child.stdout.take().expect("piped"));
+        let said = output.read_line(&mut line);
+        // It says a line for each connection: somebody must read them, or it stands still when the pipe is full.
+        std::thread::spawn(move || std::io::copy(&mut output, &mut std::io::sink()));
+        match line.strip_prefix("Forwarding from ").and_then(|rest| rest.split(' ').next()) {
+            Some(address) if said.is_ok() => Ok((child, address.to_owned())),
+            _ => {
+                let _ = child.kill();
+                let _ = child.wait();
+                Err(format!("kubectl said {line:?}"))
+            }
+        }
     }
 
     /// Closes the forward, so that the next use opens a fresh one.
     pub fn close(&self) {
-        if let Some(mut child) = self.child.lock().expect("no test panics while it opens a forward").take() {
+        if let Some((mut child, _)) = self.open.lock().expect("no test panics while it opens a forward").take() {
             let _ = child.kill();
             let _ = child.wait();
         }
@@ -252,9 +257,9 @@ impl Forward {
 }
 
 /// The gateway.
-pub static GATEWAY: Forward = Forward::new("service/dsn-server", 8080, 18080);
+pub static GATEWAY: Forward = Forward::new("service/dsn-server", 8080);
 /// The broker's AMQP port.
-pub static BROKER: Forward = Forward::new("service/dsn-rabbitmq", 5672, 15672 - 1000);
+pub static BROKER: Forward = Forward::new("service/dsn-rabbitmq", 5672);
 
 /// A decoded value of a Secret.
 pub fn secret(namespace: &str, name: &str, key: &str) -> String {
