@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    kube::{apply, get, kubectl, list, text, try_apply, wait_condition},
+    kube::{apply, eventually, get, kubectl, list, text, try_apply, try_kubectl, wait_condition},
     world::{USER, camera, credentials, pipeline, remove, storage_node, world},
 };
 
@@ -108,8 +108,12 @@ fn a_wrong_password_is_said_and_never_shown() {
     apply(&pipeline("wrong", "[wrong]", ""));
     let message = wait_condition(("camera", USER, "wrong"), "Capturing", "False", "Unauthorized", 2 * MINUTE);
     assert!(message.contains("wrong-login"), "{message}");
-    let said = kubectl(&["-n", USER, "get", "pl,cam,events,configmaps", "-o", "yaml"])
-        + &kubectl(&["-n", USER, "logs", "-l", "dsn.network/camera=wrong", "--all-containers", "--tail=-1"]);
+    // The agent reports faster than the kubelet tells the API server that its container runs.
+    let logs = eventually("the logs of camera wrong", MINUTE, || {
+        try_kubectl(&["-n", USER, "logs", "-l", "dsn.network/camera=wrong", "--all-containers", "--tail=-1"])
+    });
+    assert!(logs.contains("Unauthorized"), "the logs do not say what is wrong: {logs}");
+    let said = kubectl(&["-n", USER, "get", "pl,cam,events,configmaps", "-o", "yaml"]) + &logs;
     assert!(!said.contains("hunter2-wrong"), "the password is shown");
     remove("pipeline", "wrong");
     remove("camera", "wrong");

@@ -187,16 +187,19 @@ fn v10_strangers_stay_outside() {
         run(tool("ipfs").env("IPFS_PATH", &folder).args(["config", "--json", list, "[]"]));
     }
     run(tool("ipfs").env("IPFS_PATH", &folder).args(["config", "--json", "DNS.Resolvers", "{}"]));
+    let log = std::fs::File::create(folder.join("daemon.log")).expect("writes");
     let mut stranger = Command::from(tool("ipfs"))
         .env("IPFS_PATH", &folder)
+        .env("IPFS_TELEMETRY", "off")
         .args(["daemon"])
-        .stdout(std::process::Stdio::null())
-        .stderr(std::process::Stdio::null())
+        .stdout(log.try_clone().expect("a second handle"))
+        .stderr(log)
         .spawn()
         .expect("kubo starts");
+    // Asking the daemon with `ipfs` before it holds the lock of its folder would take that lock from it.
     eventually("the stranger's daemon", Duration::from_secs(60), || {
-        let output = tool("ipfs").env("IPFS_PATH", &folder).args(["swarm", "peers"]).output().expect("runs");
-        if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
+        let said = std::fs::read_to_string(folder.join("daemon.log")).expect("reads");
+        if said.contains("Daemon is ready") { Ok(()) } else { Err(said) }
     });
     let attempt = tool("ipfs")
         .env("IPFS_PATH", &folder)
