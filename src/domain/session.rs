@@ -18,13 +18,27 @@ use super::{
 /// three target durations, players that begin late want some more.
 pub const LIVE_SEGMENTS: usize = 10;
 
-/// Numbers begin above the seconds since this instant (2020-01-01T00:00:00Z), so that an agent that lost its outbox
-/// goes on above everything it ever gave out: no camera yields more than two segments a second for years.
+/// Numbers begin above the time since this instant (2020-01-01T00:00:00Z), so that an agent that lost its outbox goes on
+/// above what it gave out before.
 const NUMBERS_EPOCH: i64 = 1_577_836_800;
 
-/// Where playlist and discontinuity numbers begin when nothing is known of earlier ones.
-pub fn number_floor(now: Timestamp) -> u64 {
-    u64::try_from(now.as_second().saturating_sub(NUMBERS_EPOCH)).unwrap_or(0).saturating_mul(2)
+fn seconds_of_numbers(now: Timestamp) -> u64 {
+    u64::try_from(now.as_second().saturating_sub(NUMBERS_EPOCH)).unwrap_or(0)
+}
+
+/// Where playlist numbers begin when nothing is known of earlier ones: no camera yields more than two segments a second
+/// for years.
+pub fn playlist_floor(now: Timestamp) -> u64 {
+    seconds_of_numbers(now).saturating_mul(2)
+}
+
+/// Where discontinuity numbers begin when nothing is known of earlier ones: no camera breaks more than once an hour for
+/// years.
+///
+/// They have to stay small: hls.js keeps an array that is as long as the number (`initPTS`) and walks it for every
+/// segment and playlist; numbers in the hundreds of millions stop the page for ten seconds each time.
+pub fn discontinuity_floor(now: Timestamp) -> u64 {
+    seconds_of_numbers(now) / 3_600
 }
 
 /// `EXT-X-TARGETDURATION` of a session, seconds: no segment, rounded, may be longer (RFC 8216 §4.3.3.1).
@@ -66,8 +80,12 @@ pub struct StreamBook {
 impl StreamBook {
     /// Of an agent that knows of nothing before it.
     pub fn new(now: Timestamp) -> Self {
-        let floor = number_floor(now);
-        Self { next_playlist_seq: floor, discontinuity_seq: floor, last: None, gop_us: 0 }
+        Self {
+            next_playlist_seq: playlist_floor(now),
+            discontinuity_seq: discontinuity_floor(now),
+            last: None,
+            gop_us: 0,
+        }
     }
 }
 
@@ -214,9 +232,19 @@ mod tests {
 
     #[test]
     fn a_lost_outbox_resumes_above_every_number_given_before() {
-        let at = |text: &str| number_floor(text.parse().expect("a time"));
-        assert!(at("2026-01-02T00:00:00Z") - at("2026-01-01T00:00:00Z") >= 86_400);
-        assert_eq!(at("1999-01-01T00:00:00Z"), 0);
+        let at = |text: &str| {
+            let now = text.parse().expect("a time");
+            (playlist_floor(now), discontinuity_floor(now))
+        };
+        let (before, after) = (at("2026-01-01T00:00:00Z"), at("2026-01-02T00:00:00Z"));
+        assert!(after.0 - before.0 >= 86_400 && after.1 - before.1 >= 24);
+        assert_eq!(at("1999-01-01T00:00:00Z"), (0, 0));
+    }
+
+    /// hls.js walks an array of this length for every segment and playlist: what it held for ten seconds was 434,862,898.
+    #[test]
+    fn discontinuity_numbers_stay_small_enough_for_browsers_for_a_lifetime() {
+        assert!(discontinuity_floor("2100-01-01T00:00:00Z".parse().expect("a time")) < 1_000_000);
     }
 
     const S: i64 = 1_000_000;
