@@ -1,8 +1,16 @@
 //! Live and replay in an independent player (rows V1, V7): what was captured is what is seen.
 
+use std::process::Command;
+
+use jiff::Timestamp;
+use serde::Deserialize;
+
 use crate::{
     frames::{breaks, play, widest_audio_gap},
-    world::{CLIP_15_FPS, CLIP_25_FPS, USER, admin, gateway, http_get_as, recording, replay_path, world},
+    kube::{root, run},
+    world::{
+        CLIP_15_FPS, CLIP_25_FPS, SYSTEM, USER, admin, gateway, http_get_as, recording, replay_path, secret, world,
+    },
 };
 
 fn replay_is_complete(camera: &str, clip: u16, fps: usize, codecs: &[&str]) {
@@ -47,6 +55,59 @@ fn v1_live_plays() {
     let seen = play(&gateway(&format!("/hls/{USER}/h264/live.m3u8")), &admin(), Some(10));
     assert!(seen.frames.len() >= 200, "{} frames in 10 s", seen.frames.len());
     assert!(breaks(&seen.frames, CLIP_25_FPS).is_empty(), "{:?}", breaks(&seen.frames, CLIP_25_FPS));
+}
+
+/// What a browser showed of the page.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Shown {
+    /// Number of each picture that was shown.
+    frames: Vec<u16>,
+    /// The time that the page said of it.
+    moments: Vec<Timestamp>,
+    /// How long it was watched.
+    seconds: f64,
+    /// Media that was asked for before the login.
+    before_login: Vec<String>,
+    /// Uncaught errors and violations of the Content-Security-Policy.
+    complaints: Vec<String>,
+}
+
+/// Watches a place of the page in headless Chromium; asserts that pictures come in order and as fast as the camera's.
+fn watch(place: &str, seconds: u8) -> Shown {
+    let printed = run(Command::new("node")
+        .arg(root().join("ui/test/watch.js"))
+        .args([&gateway("/"), &secret(SYSTEM, "dsn-admin", "password"), place, &seconds.to_string()])
+        .args(std::env::var("SCREENSHOTS").map(|folder| format!("{folder}/{}.png", place.len())).ok()));
+    let shown: Shown = serde_json::from_slice(&printed).expect("watch.js prints what it saw");
+    assert!(shown.before_login.is_empty(), "before the login: {:?}", shown.before_login);
+    assert!(shown.complaints.is_empty(), "{:?}", shown.complaints);
+    // A browser may leave out pictures on a busy machine; it never shows one again or goes back.
+    let steps: Vec<u16> = shown.frames.windows(2).map(|pair| (pair[1] + CLIP_25_FPS - pair[0]) % CLIP_25_FPS).collect();
+    assert!(steps.iter().all(|step| (1..50).contains(step)), "{steps:?}");
+    let shown_seconds = f64::from(steps.iter().map(|step| u32::from(*step)).sum::<u32>()) / 25.0;
+    let speed = shown_seconds / shown.seconds;
+    assert!((0.9..1.1).contains(&speed), "{shown_seconds} s of pictures in {} s", shown.seconds);
+    shown
+}
+
+/// V4: after the login, and only then, the page plays live in a browser.
+#[test]
+fn v4_the_page_plays_live_in_a_browser() {
+    recording();
+    let shown = watch(&format!("#/{USER}/h264"), 15);
+    let behind = Timestamp::now().duration_since(*shown.moments.last().expect("pictures"));
+    assert!(behind.as_secs() < 30, "live is {} s behind", behind.as_secs());
+}
+
+/// V5: the page plays a range of the past in a browser.
+#[test]
+fn v5_the_page_plays_a_replay_in_a_browser() {
+    let (start, end) = recording();
+    let shown = watch(&format!("#/{USER}/h264/range/{start}/{end}"), 15);
+    for moment in [shown.moments[0], *shown.moments.last().expect("pictures")] {
+        assert!(moment >= start && moment <= end, "{moment} is not within {start} and {end}");
+    }
 }
 
 /// Nothing is public: neither pages of data nor playlists nor media.

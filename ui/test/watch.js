@@ -1,0 +1,61 @@
+// Watches a camera on the page of a running gateway, as a person would, and prints what was seen as one line of JSON. For
+// the end-to-end tests, whose cameras burn their frame number into the picture (images/camera/make-clips).
+//
+//   node ui/test/watch.js URL PASSWORD '#/namespace/camera[/range/FROM/TO]' SECONDS [SCREENSHOT]
+
+import { chromium } from 'playwright-core';
+import { Visit } from './visit.js';
+
+const [url, password, hash, seconds, screenshot] = process.argv.slice(2);
+const browser = await chromium.launch({
+  executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
+  args: ['--no-sandbox', '--disable-gpu', '--disable-background-networking', '--autoplay-policy=no-user-gesture-required'],
+});
+try {
+  const visit = await Visit.open(browser, { url }, { viewport: { width: 1280, height: 800 } });
+  const page = visit.page;
+  const asked = [];
+  page.on('request', (request) => asked.push(new URL(request.url()).pathname));
+
+  await page.goto(url + hash);
+  await page.waitForSelector('#login:not([hidden])');
+  const beforeLogin = asked.filter((path) => /^\/(hls|live|media)\//.test(path));
+  await visit.signIn(password);
+  await visit.plays();
+  const seen = await page.evaluate(watch, Number(seconds));
+  if (screenshot) await page.screenshot({ path: screenshot });
+  console.log(JSON.stringify({ ...seen, beforeLogin, complaints: visit.complaints }));
+} finally {
+  await browser.close();
+}
+
+/** Every picture that is shown for a while: its number (16 blocks of 32 × 32, white = 1), its time as the page says it. */
+function watch(seconds) {
+  const video = document.querySelector('video');
+  const [blocks, side] = [16, 32];
+  const canvas = new OffscreenCanvas(blocks * side, side);
+  const strip = canvas.getContext('2d', { willReadFrequently: true });
+  const number = () => {
+    strip.drawImage(video, 0, 0, blocks * side, side, 0, 0, blocks * side, side);
+    let value = 0;
+    for (let block = 0; block < blocks; block++) {
+      const { data } = strip.getImageData(block * side + side / 2 - 4, side / 2 - 4, 8, 8);
+      let grey = 0;
+      for (let i = 0; i < data.length; i += 4) grey += data[i];
+      value = value * 2 + (grey / (data.length / 4) > 127 ? 1 : 0);
+    }
+    return value;
+  };
+  return new Promise((resolve) => {
+    const frames = [];
+    const moments = [];
+    const began = performance.now();
+    const next = () => {
+      frames.push(number());
+      moments.push(document.querySelector('#clock').dateTime);
+      if (performance.now() - began < seconds * 1000) return video.requestVideoFrameCallback(next);
+      resolve({ frames, moments, seconds: (performance.now() - began) / 1000 });
+    };
+    video.requestVideoFrameCallback(next);
+  });
+}
