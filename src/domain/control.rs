@@ -27,8 +27,8 @@ pub const RECORDER_KEYS: [&str; 4] = ["evt.*.segment", "evt.*.gap", "evt.*.state
 /// Queue of the leading operator (single active consumer), bound to [`OPERATOR_KEYS`] on [`EVENTS_EXCHANGE`].
 pub const OPERATOR_QUEUE: &str = "dsn.operator";
 /// What the operator hears.
-pub const OPERATOR_KEYS: [&str; 6] =
-    ["evt.*.hello", "evt.*.ack", "evt.*.pong", "evt.*.state", "sys.summary", "sys.hello"];
+pub const OPERATOR_KEYS: [&str; 7] =
+    ["evt.*.hello", "evt.*.ack", "evt.*.pong", "evt.*.state", SUMMARY_KEY, KNOWN_CAMERAS_KEY, RECORDER_HELLO_KEY];
 /// Heartbeats: bounded, drop-head, short-lived.
 pub const HEARTBEAT_QUEUE: &str = "dsn.heartbeat";
 /// What lands in [`HEARTBEAT_QUEUE`].
@@ -68,6 +68,8 @@ pub fn stream_config_key(stream: StreamId) -> String {
 
 /// Routing key of a [`Summary`].
 pub const SUMMARY_KEY: &str = "sys.summary";
+/// Routing key of [`KnownCameras`].
+pub const KNOWN_CAMERAS_KEY: &str = "sys.cameras";
 /// Routing key by which a recorder that starts asks for every configuration.
 pub const RECORDER_HELLO_KEY: &str = "sys.hello";
 
@@ -421,6 +423,15 @@ pub struct Summary {
     pub pipeline: ObjectRef,
     /// Streams of it that are not deleted.
     pub streams: Vec<StreamSummary>,
+}
+
+/// Data of `sys.cameras`: the cameras that the recorder takes to exist; sent at its start and every ten minutes, so that
+/// the operator finds those whose deletion nobody saw.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KnownCameras {
+    /// As they were last told.
+    pub cameras: Vec<CameraConfig>,
 }
 
 /// One stream in a [`Summary`].

@@ -12,12 +12,17 @@ use super::{BrokerAddress, Recorder, backoff::Backoff};
 use crate::{
     catalogue,
     clients::broker::{Broker, Error, Publish},
-    domain::control::{EVENTS_EXCHANGE, Envelope, RECORDER_HELLO_KEY, SUMMARY_KEY, StreamSummary, Summary},
+    domain::control::{
+        EVENTS_EXCHANGE, Envelope, KNOWN_CAMERAS_KEY, KnownCameras, RECORDER_HELLO_KEY, SUMMARY_KEY, StreamSummary,
+        Summary,
+    },
     telemetry,
 };
 
 /// Summaries are repeated this often: the operator takes silence for a dead recorder.
 const SUMMARY_EVERY: Duration = Duration::from_secs(30);
+/// The cameras are repeated this often, for the operator's sweep.
+const CAMERAS_EVERY: Duration = Duration::from_mins(10);
 /// Changes within this time are one summary.
 const SUMMARY_GATHER: Duration = Duration::from_secs(2);
 /// How often the outbox is looked at when the catalogue could not be read.
@@ -54,6 +59,7 @@ impl Recorder {
             ended = self.hear(&broker) => ended,
             ended = self.tell(&broker) => ended,
             ended = self.summarise(&broker) => ended,
+            ended = self.enumerate(&broker) => ended,
         }
     }
 
@@ -109,6 +115,22 @@ impl Recorder {
             if tokio::time::timeout(SUMMARY_EVERY, self.changed.notified()).await.is_ok() {
                 tokio::time::sleep(SUMMARY_GATHER).await;
             }
+        }
+    }
+
+    /// Tells the operator which cameras are taken to exist: it may have been off when one was deleted.
+    async fn enumerate(&self, broker: &Broker) -> Result<Infallible, Error> {
+        loop {
+            match self.reader.cameras().await {
+                Ok(mut cameras) => {
+                    cameras.retain(|camera| !camera.deleted);
+                    let message =
+                        Envelope::unordered("recorder", "cameras", Timestamp::now(), KnownCameras { cameras });
+                    broker.publish(EVENTS_EXCHANGE, KNOWN_CAMERAS_KEY, &message, Publish::default()).await?;
+                }
+                Err(error) => self.troubled(&error),
+            }
+            tokio::time::sleep(CAMERAS_EVERY).await;
         }
     }
 

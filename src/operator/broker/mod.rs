@@ -49,6 +49,8 @@ struct Inner {
     trouble: Option<Trouble>,
     /// Pipelines reconciled by this process, by uid: only of those it is known which instances they want.
     settled: HashSet<String>,
+    /// Cameras that the recorder takes to exist.
+    known_cameras: Vec<CameraConfig>,
     /// Uids of Pipelines and Cameras whose deletion was seen: a reconcile that was under way must not bring them back.
     buried: HashSet<String>,
 }
@@ -90,6 +92,7 @@ impl Desk {
                 link: Link::Down(now),
                 trouble: None,
                 settled: HashSet::new(),
+                known_cameras: Vec::new(),
                 buried: HashSet::new(),
             }),
             wake: Notify::new(),
@@ -235,6 +238,10 @@ impl Desk {
         self.wake.notify_one();
     }
 
+    fn cameras_known(&self, cameras: Vec<CameraConfig>) {
+        self.inner().known_cameras = cameras;
+    }
+
     fn instance_asks(&self, uid: InstanceUid) -> bool {
         self.wake.notify_one();
         self.inner().wanted.instance_asks(uid)
@@ -305,6 +312,15 @@ impl Desk {
     fn bury_stream(&self, stream: StreamConfig, revision: u64) {
         self.inner().wanted.bury_stream(stream, revision);
         self.wake.notify_one();
+    }
+
+    /// Cameras the recorder takes to exist that no reconcile of ours has met.
+    fn unmet_cameras(&self) -> Vec<CameraConfig> {
+        let inner = self.inner();
+        let unmet = |camera: &&CameraConfig| {
+            !inner.wanted.has_camera(&camera.camera.uid) && !inner.buried.contains(&camera.camera.uid)
+        };
+        inner.known_cameras.iter().filter(unmet).cloned().collect()
     }
 
     /// Streams the recorder speaks about that nobody wants: (pipeline, stream, camera).

@@ -21,8 +21,8 @@ use crate::{
     domain::{
         control::{
             Ack, CONTROL_EXCHANGE, EVENTS_EXCHANGE, Envelope, HEARTBEAT_QUEUE, Hello, INSTANCE_QUEUE_PREFIX,
-            InstanceReport, OPERATOR_QUEUE, RECORDER_HELLO_KEY, SUMMARY_KEY, Summary, camera_config_key, instance_key,
-            instance_queue, stream_config_key,
+            InstanceReport, KNOWN_CAMERAS_KEY, KnownCameras, OPERATOR_QUEUE, RECORDER_HELLO_KEY, SUMMARY_KEY, Summary,
+            camera_config_key, instance_key, instance_queue, stream_config_key,
         },
         id::InstanceUid,
         token::Purpose,
@@ -321,6 +321,12 @@ impl Supervisor {
         let now = Timestamp::now();
         if key == SUMMARY_KEY {
             return parse::<Summary>(key, body).map(|s| self.desk().summarised(s, now)).unwrap_or_default();
+        }
+        if key == KNOWN_CAMERAS_KEY {
+            if let Some(known) = parse::<KnownCameras>(key, body) {
+                self.desk().cameras_known(known.cameras);
+            }
+            return Concerned::default();
         }
         if key == RECORDER_HELLO_KEY {
             tracing::info!("the recorder asks for every configuration");

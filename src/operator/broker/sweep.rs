@@ -1,16 +1,20 @@
-//! Finds what is left at the broker of objects whose deletion nobody saw: queues, users, streams.
+//! Finds what is left at the broker of objects whose deletion nobody saw: queues, users, streams, cameras.
 //!
 //! Nothing goes because a list doesn't show its owner: a live GET by name must say "gone" or "another uid", twice, ten
 //! minutes apart. Called by the supervisor; in a healthy installation it asks Kubernetes nothing.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt::Debug,
+};
 
 use jiff::{SignedDuration, Timestamp};
-use kube::{Api, ResourceExt, api::ListParams};
+use kube::{Api, Resource, ResourceExt, api::ListParams, core::NamespaceResourceScope};
+use serde::de::DeserializeOwned;
 
 use super::{Desk, topology};
 use crate::{
-    api::Pipeline,
+    api::{Camera, Pipeline},
     clients::broker_admin::{self, BrokerAdmin},
     domain::{
         control::{INSTANCE_QUEUE_PREFIX, OWNER_ARGUMENT, ObjectRef, StreamConfig},
@@ -97,6 +101,21 @@ pub async fn sweep(
             still.insert(key);
         }
     }
+    for config in desk.unmet_cameras() {
+        let camera = &config.camera;
+        if !ctx.config.watches(&camera.namespace)
+            || live_uid::<Camera>(ctx, camera).await?.as_ref() == Some(&camera.uid)
+        {
+            continue;
+        }
+        let key = format!("camera {}", camera.uid);
+        if suspects.confirmed(&key, now) {
+            tracing::info!(camera.namespace, camera.name, "telling the recorder of a Camera that is gone");
+            desk.camera_deleted(config, now.as_second().unsigned_abs());
+        } else {
+            still.insert(key);
+        }
+    }
     sweep_users(ctx, desk, admin, suspects, &mut still, now).await?;
     suspects.retain(&still);
     Ok(())
@@ -153,11 +172,20 @@ async fn is_orphan(ctx: &Context, desk: &Desk, pipeline: &ObjectRef) -> Result<b
     if desk.is_settled(&pipeline.uid) {
         return Ok(true);
     }
-    let api: Api<Pipeline> = Api::namespaced(ctx.client.clone(), &pipeline.namespace);
-    ctx.metrics.api_request(Verb::Get, "Pipeline");
+    Ok(live_uid::<Pipeline>(ctx, pipeline).await?.as_ref() != Some(&pipeline.uid))
+}
+
+/// Uid of the object that has this name now.
+async fn live_uid<K>(ctx: &Context, object: &ObjectRef) -> Result<Option<String>, Error>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+{
+    let api: Api<K> = Api::namespaced(ctx.client.clone(), &object.namespace);
+    let kind = K::kind(&());
+    ctx.metrics.api_request(Verb::Get, &kind);
     let live =
-        api.get_metadata_opt(&pipeline.name).await.map_err(|e| Error::api(Verb::Get, "Pipeline", &pipeline.name, e))?;
-    Ok(live.and_then(|live| live.metadata.uid).as_deref() != Some(&pipeline.uid))
+        api.get_metadata_opt(&object.name).await.map_err(|e| Error::api(Verb::Get, kind.as_ref(), &object.name, e))?;
+    Ok(live.and_then(|live| live.metadata.uid))
 }
 
 async fn has_pipelines(ctx: &Context, namespace: &str) -> Result<bool, Error> {
@@ -173,6 +201,7 @@ async fn has_pipelines(ctx: &Context, namespace: &str) -> Result<bool, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{domain::control::CameraConfig, operator::broker::wanted::Job};
 
     #[test]
     fn one_look_is_not_enough_and_a_recovered_thing_starts_over() {
@@ -183,5 +212,27 @@ mod tests {
         assert!(suspects.confirmed("q", at(10)));
         suspects.retain(&HashSet::new());
         assert!(!suspects.confirmed("q", at(20)));
+    }
+
+    /// A Camera deleted while the operator was off stayed on the page for ever.
+    #[test]
+    fn the_recorder_reminds_of_cameras_whose_deletion_nobody_saw() {
+        let desk = Desk::new(Timestamp::now());
+        let camera = |uid: &str| CameraConfig {
+            camera: ObjectRef { namespace: "n".into(), name: uid.into(), uid: uid.into() },
+            site: "hq".into(),
+            deleted: false,
+        };
+        desk.cameras_known(vec![camera("lives"), camera("gone"), camera("seen-going")]);
+        desk.want_camera(camera("lives"), 1);
+        desk.camera_deleted(camera("seen-going"), 1);
+        assert_eq!(desk.unmet_cameras(), [camera("gone")]);
+        desk.camera_deleted(camera("gone"), 7);
+        assert_eq!(desk.unmet_cameras(), []);
+        let told = desk.inner().wanted.jobs();
+        assert!(
+            told.iter()
+                .any(|job| matches!(job, Job::Camera(config, 8) if config.camera.uid == "gone" && config.deleted))
+        );
     }
 }

@@ -142,6 +142,11 @@ impl Wanted {
         true
     }
 
+    /// Is a camera of this uid known to exist?
+    pub fn has_camera(&self, uid: &str) -> bool {
+        self.cameras.contains_key(uid)
+    }
+
     /// An instance is over: its queue goes, its stream is buried (`delete` as the Pipeline said).
     pub fn forget_instance(&mut self, uid: InstanceUid, delete_footage: bool) {
         self.queues_to_delete.insert(uid);
