@@ -10,10 +10,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     catalogue,
-    clients::groups::Groups,
+    clients::{broker_address::BrokerAddress, groups::Groups},
     domain::token::MasterKey,
     gateway::{self, Access, Gateway, LiveSource, Roster},
-    recorder::{BrokerAddress, Metrics, Recorder},
+    recorder::{BrokerLogin, Metrics, Recorder},
     telemetry::{self, Outcome, Readiness},
 };
 
@@ -94,10 +94,8 @@ pub async fn run(args: Args) -> Outcome {
         let roster = Arc::clone(&roster);
         move |recorded| roster.heard(recorded)
     });
-    let broker = BrokerAddress {
-        host: args.broker_host,
-        port: args.broker_port,
-        vhost: args.vhost,
+    let broker = BrokerLogin {
+        address: BrokerAddress { host: args.broker_host, port: args.broker_port, vhost: args.vhost },
         credentials: args.broker_dir,
     };
     let gateway = Gateway {

@@ -146,3 +146,27 @@ impl Reader {
         self.pool.close().await;
     }
 }
+
+/// Tombstones of a group, older than all that come.
+pub async fn bury_in(writer: &Writer, group: &str, count: u32) {
+    sqlx::query(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?2)
+         INSERT INTO tombstones (stream_id, namespace, group_name, cid, reason, start_us, end_us, at_us)
+         SELECT (SELECT min(id) FROM streams), 'demo', ?1, ?3, 'Retention', 0, 0, 0 FROM n",
+    )
+    .bind(group)
+    .bind(count)
+    .bind(crate::domain::cid::of(b"gone").to_string())
+    .execute(&writer.pool)
+    .await
+    .expect("writes");
+}
+
+/// The oldest roll-up lies in another group.
+pub async fn move_oldest_rollup(writer: &Writer, group: &str) {
+    sqlx::query("UPDATE rollups SET group_name = ?1, expires_us = 0 WHERE id = (SELECT min(id) FROM rollups)")
+        .bind(group)
+        .execute(&writer.pool)
+        .await
+        .expect("writes");
+}

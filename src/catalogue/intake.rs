@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use sqlx::SqliteConnection;
 
-use super::{Error, Writer, column, outgoing, participants, removal, sql};
+use super::{Error, Reader, Writer, column, outgoing, participants, pinning, removal, sql};
 use crate::domain::{
     control::{CameraConfig, InstanceReport, ObjectRef, StreamConfig},
     id::{InstanceUid, StreamId},
@@ -26,6 +26,8 @@ pub enum Fact {
     Camera(u64, CameraConfig),
     /// How a stream is kept, or that it ended.
     Stream(u64, Box<StreamConfig>),
+    /// The Pipeline of a stream is gone.
+    Orphan(StreamId),
     /// An instance reports a change.
     State {
         /// The instance.
@@ -79,10 +81,9 @@ impl Writer {
                     }
                 }
                 Fact::Stream(revision, config) => {
-                    if record_stream(&mut tx, *revision, config, now).await? {
-                        recorded.streams.push((**config).clone());
-                    }
+                    recorded.streams.extend(record_stream(&mut tx, *revision, config, now).await?);
                 }
+                Fact::Orphan(stream) => recorded.streams.extend(record_orphan(&mut tx, *stream, now).await?),
                 Fact::State { instance, at, report } => {
                     if participants::record(&mut tx, *instance, *at, report, now).await? {
                         recorded.instances.push((*instance, (**report).clone()));
@@ -95,6 +96,31 @@ impl Writer {
         }
         tx.commit().await.map_err(sql("commit what was recorded"))?;
         Ok(recorded)
+    }
+}
+
+impl Reader {
+    /// Namespaces that what a fact speaks about is known to belong to; empty when it is new.
+    pub async fn namespaces_of(&self, fact: &Fact) -> Result<Vec<String>, Error> {
+        let (stream, camera, instance) = match fact {
+            Fact::Segment(segment) => (segment.key.stream.to_string(), segment.camera.as_str(), String::new()),
+            Fact::Gap(gap) => (gap.stream.to_string(), gap.camera.as_str(), String::new()),
+            Fact::State { instance, .. } => (String::new(), "", instance.to_string()),
+            Fact::Camera(..) | Fact::Stream(..) | Fact::Orphan(_) => return Ok(Vec::new()),
+        };
+        sqlx::query_scalar(
+            "SELECT c.namespace FROM cameras c WHERE c.uid = ?2 AND c.name <> ''
+             UNION SELECT json_extract(s.config, '$.pipeline.namespace') FROM streams s
+               WHERE (s.uid = ?1 OR s.instance = ?3) AND s.config IS NOT NULL
+             UNION SELECT c.namespace FROM streams s JOIN cameras c ON c.id = s.camera_id
+               WHERE s.uid = ?1 AND c.name <> ''",
+        )
+        .bind(stream)
+        .bind(camera)
+        .bind(instance)
+        .fetch_all(&self.pool)
+        .await
+        .map_err(sql("find whose a message is"))
     }
 }
 
@@ -320,16 +346,23 @@ async fn record_camera(tx: &mut SqliteConnection, revision: u64, config: &Camera
     Ok(changed > 0)
 }
 
-/// True when the revision was not older than the one known.
+/// What is in effect now, when the revision was not older than the one known.
 async fn record_stream(
     tx: &mut SqliteConnection,
     revision: u64,
     config: &StreamConfig,
     now: Timestamp,
-) -> Result<bool, Error> {
+) -> Result<Option<StreamConfig>, Error> {
     let camera = camera_row(tx, &config.camera, "").await?;
     let stream = stream_row(tx, &config.stream.to_string(), camera).await?;
-    let text = serde_json::to_string(config).map_err(|_| Error::Unreadable { what: "stream configuration" })?;
+    let mut config = config.clone();
+    if config.deleted
+        && let Some(known) = known_config(tx, config.stream).await?
+    {
+        // The end of a stream changes nothing of how long and where its footage is kept.
+        config = StreamConfig { deleted: true, delete_with_pipeline: config.delete_with_pipeline, ..known };
+    }
+    let text = serde_json::to_string(&config).map_err(|_| Error::Unreadable { what: "stream configuration" })?;
     let forget = config.deleted && config.delete_with_pipeline;
     let changed = sqlx::query(
         "UPDATE streams SET revision = ?2, config = ?3, instance = ?4, deleted = ?5, forgotten = ?6
@@ -345,11 +378,40 @@ async fn record_stream(
     .await
     .map_err(sql("record a stream's configuration"))?
     .rows_affected();
-    if changed > 0 && config.deleted {
+    if changed == 0 {
+        return Ok(None);
+    }
+    if config.deleted {
         participants::stopped(tx, config.instance, "the pipeline no longer records the camera", now).await?;
         if forget {
             removal::forget(tx, stream, now).await?;
         }
     }
-    Ok(changed > 0)
+    Ok(Some(config))
+}
+
+/// Ends a stream as its last configuration says; nothing when it is unknown or has ended.
+async fn record_orphan(
+    tx: &mut SqliteConnection,
+    stream: StreamId,
+    now: Timestamp,
+) -> Result<Option<StreamConfig>, Error> {
+    let Some(known) = known_config(tx, stream).await?.filter(|known| !known.deleted) else { return Ok(None) };
+    let revision: i64 = sqlx::query_scalar("SELECT revision FROM streams WHERE uid = ?1")
+        .bind(stream.to_string())
+        .fetch_one(&mut *tx)
+        .await
+        .map_err(sql("find a stream's revision"))?;
+    let ended = StreamConfig { deleted: true, ..known };
+    record_stream(tx, revision.unsigned_abs() + 1, &ended, now).await
+}
+
+/// What was last told of a stream.
+async fn known_config(tx: &mut SqliteConnection, stream: StreamId) -> Result<Option<StreamConfig>, Error> {
+    let text: Option<Option<String>> = sqlx::query_scalar("SELECT config FROM streams WHERE uid = ?1")
+        .bind(stream.to_string())
+        .fetch_optional(&mut *tx)
+        .await
+        .map_err(sql("find a stream's configuration"))?;
+    text.flatten().map(|text| pinning::config(&text)).transpose()
 }

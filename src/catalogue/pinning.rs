@@ -71,6 +71,8 @@ pub struct Rollup {
     pub requested: Option<Timestamp>,
     /// Since when it is waited for, or when `readd` was last asked for.
     pub waiting: Option<Timestamp>,
+    /// How often `readd` was asked for.
+    pub readds: u32,
 }
 
 /// One file of a roll-up.
@@ -101,6 +103,7 @@ struct RollupRow {
     allocations: Option<String>,
     requested_us: Option<i64>,
     waiting_us: Option<i64>,
+    readds: u32,
 }
 
 impl RollupRow {
@@ -126,6 +129,7 @@ impl RollupRow {
             allocations: split(self.allocations.as_deref()),
             requested: self.requested_us.map(time),
             waiting: self.waiting_us.map(time),
+            readds: self.readds,
         })
     }
 }
@@ -171,7 +175,7 @@ impl Reader {
     pub async fn unstored_rollups(&self) -> Result<Vec<Rollup>, Error> {
         let rows: Vec<RollupRow> = sqlx::query_as(
             "SELECT r.id, r.state, s.config, c.site, r.namespace, r.group_name, r.window_us, r.part, r.start_us, r.end_us,
-               r.cid, r.replicas, r.allocations, r.requested_us, r.waiting_us
+               r.cid, r.replicas, r.allocations, r.requested_us, r.waiting_us, r.readds
              FROM rollups r JOIN streams s ON s.id = r.stream_id JOIN cameras c ON c.id = s.camera_id
              WHERE r.state <> 'stored' AND s.config IS NOT NULL ORDER BY r.id",
         )
@@ -182,15 +186,21 @@ impl Reader {
     }
 
     /// Stored roll-ups whose pins would end before their retention does: it was lengthened since.
-    pub async fn rollups_to_renew(&self, limit: i64) -> Result<Vec<Rollup>, Error> {
+    ///
+    /// Groups in `except`, as (namespace, group), are left out.
+    pub async fn rollups_to_renew(&self, except: &[(String, String)], limit: i64) -> Result<Vec<Rollup>, Error> {
+        let except: Vec<String> = except.iter().map(|(namespace, group)| format!("{namespace}/{group}")).collect();
+        let except = serde_json::to_string(&except).map_err(|_| Error::Unreadable { what: "names of groups" })?;
         let rows: Vec<RollupRow> = sqlx::query_as(
             "SELECT r.id, 'pinning' AS state, s.config, c.site, r.namespace, r.group_name, r.window_us, r.part,
-               r.start_us, r.end_us, r.cid, r.replicas, r.allocations, r.requested_us, r.waiting_us
+               r.start_us, r.end_us, r.cid, r.replicas, r.allocations, r.requested_us, r.waiting_us, r.readds
              FROM rollups r JOIN streams s ON s.id = r.stream_id JOIN cameras c ON c.id = s.camera_id
              WHERE r.state = 'stored' AND s.config IS NOT NULL AND r.cid IS NOT NULL
                AND r.expires_us < r.end_us + json_extract(s.config, '$.retentionSeconds') * 1000000.0
-             ORDER BY r.expires_us LIMIT ?1",
+               AND r.namespace || '/' || r.group_name NOT IN (SELECT value FROM json_each(?1))
+             ORDER BY r.expires_us LIMIT ?2",
         )
+        .bind(except)
         .bind(limit)
         .fetch_all(&self.pool)
         .await
@@ -372,7 +382,7 @@ impl Writer {
     /// The pin does not come about: asks the instance to upload the members again.
     pub async fn rollup_readd(&self, rollup: &Rollup, now: Timestamp) -> Result<(), Error> {
         let mut tx = self.begin("begin to ask for a re-upload").await?;
-        sqlx::query("UPDATE rollups SET waiting_us = ?2 WHERE id = ?1")
+        sqlx::query("UPDATE rollups SET waiting_us = ?2, readds = readds + 1 WHERE id = ?1")
             .bind(rollup.id)
             .bind(now.as_microsecond())
             .execute(&mut *tx)

@@ -166,7 +166,7 @@ pub(super) async fn lose(tx: &mut SqliteConnection, session: i64, seq: i64, now:
 }
 
 impl Writer {
-    /// Turns what retention has ended for into tombstones: how many there were, and whether there is more to do.
+    /// Turns what retention has ended for into tombstones, a bounded number of each stream at a time: how many there were.
     pub async fn expire(&self, now: Timestamp) -> Result<u64, Error> {
         let mut tx = self.begin("begin to expire").await?;
         let streams: Vec<(i64, String)> = sqlx::query_as("SELECT id, config FROM streams WHERE config IS NOT NULL")
@@ -274,14 +274,32 @@ impl Reader {
         Ok(next)
     }
 
-    /// Pins that have to go, oldest first.
-    pub async fn tombstones(&self, limit: u64) -> Result<Vec<Tombstone>, Error> {
+    /// Storage groups that have pins to let go of: (namespace, group).
+    pub async fn tombstone_groups(&self) -> Result<Vec<(String, String)>, Error> {
+        sqlx::query_as("SELECT DISTINCT namespace, group_name FROM tombstones WHERE done_us IS NULL ORDER BY 1, 2")
+            .fetch_all(&self.pool)
+            .await
+            .map_err(sql("find the groups of tombstones"))
+    }
+
+    /// Pins of one storage group that have to go, oldest first, behind the tombstone `after`.
+    pub async fn tombstones(
+        &self,
+        namespace: &str,
+        group: &str,
+        after: i64,
+        limit: u64,
+    ) -> Result<Vec<Tombstone>, Error> {
         sqlx::query_as(
             "SELECT t.id, t.namespace, t.group_name, t.cid, t.asked_us,
                EXISTS (SELECT 1 FROM rollups r WHERE r.cid = t.cid AND r.namespace = t.namespace
                  AND r.group_name = t.group_name) AS shared
-             FROM tombstones t WHERE t.done_us IS NULL ORDER BY t.id LIMIT ?1",
+             FROM tombstones t
+             WHERE t.done_us IS NULL AND t.namespace = ?1 AND t.group_name = ?2 AND t.id > ?3 ORDER BY t.id LIMIT ?4",
         )
+        .bind(namespace)
+        .bind(group)
+        .bind(after)
         .bind(column(limit))
         .fetch_all(&self.pool)
         .await

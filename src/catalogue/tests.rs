@@ -107,7 +107,7 @@ async fn a_member_lost_before_it_was_pinned_lets_the_others_be_pinned_anew() {
     record(&fixture, segments(1, 0..3, 0), 30).await;
     let id = roll_up(&fixture, 30).await;
     record(&fixture, vec![lost(1, Some(1), 4, GapReason::SegmentLost)], 200).await;
-    let graves = fixture.reader.tombstones(10).await.expect("reads");
+    let graves = graves(&fixture).await;
     assert_eq!(graves.iter().map(|grave| grave.cid.clone()).collect::<Vec<_>>(), [Some(format!("cid-of-{id}"))]);
     let open = fixture.reader.open_streams().await.expect("reads");
     assert_eq!(open[0].segments.len(), 2);
@@ -172,9 +172,51 @@ async fn what_retention_removes_is_unpinned_and_says_so() {
     // A repetition does not bring it back.
     record(&fixture, segments(1, 0..3, 0), 120).await;
     assert!(fixture.reader.entries(&camera, "source", at(0), at(60)).await.expect("reads").is_empty());
-    let grave = fixture.reader.tombstones(10).await.expect("reads").remove(0);
+    let grave = graves(&fixture).await.remove(0);
     fixture.writer.unpinned(grave.id, at(121)).await.expect("notes");
-    assert!(fixture.reader.tombstones(10).await.expect("reads").is_empty());
+    assert!(graves(&fixture).await.is_empty());
+}
+
+/// Pins that have to go.
+async fn graves(fixture: &Fixture) -> Vec<Tombstone> {
+    let StreamConfig { pipeline, group, .. } = stream_config();
+    fixture.reader.tombstones(&pipeline.namespace, &group, 0, 10).await.expect("reads")
+}
+
+/// The sweep knows the name of a stream only. Zeros in place of what it does not know once ended a month of retention.
+#[tokio::test]
+async fn an_orphaned_stream_keeps_its_footage_and_settings_or_goes_as_its_pipeline_said() {
+    for (delete, left) in [(true, 0), (false, 3)] {
+        let fixture = catalogue().await;
+        let told = StreamConfig { delete_with_pipeline: delete, ..stream_config() };
+        record(&fixture, vec![Fact::Stream(1_800_000_000, Box::new(told.clone()))], 0).await;
+        record(&fixture, segments(1, 0..3, 0), 30).await;
+        let id = roll_up(&fixture, 30).await;
+        fixture.writer.rollup_stored(id, at(31)).await.expect("stores");
+        let recorded = record(&fixture, vec![Fact::Orphan(told.stream)], 40).await;
+        let ended = StreamConfig { deleted: true, ..told.clone() };
+        assert_eq!(recorded.streams, std::slice::from_ref(&ended));
+        assert_eq!(fixture.reader.streams().await.expect("reads"), [ended]);
+        fixture.writer.expire(at(100)).await.expect("expires");
+        let camera = fixture.reader.camera("demo", "camera").await.expect("reads");
+        let entries = match &camera {
+            Some(camera) => fixture.reader.entries(camera, "source", at(0), at(60)).await.expect("reads").len(),
+            None => 0,
+        };
+        assert_eq!(entries, left);
+        // Said twice, it is not news.
+        assert!(record(&fixture, vec![Fact::Orphan(told.stream)], 41).await.streams.is_empty());
+    }
+}
+
+/// The last word about a stream comes from somebody who may not know how its footage is kept.
+#[tokio::test]
+async fn the_end_of_a_stream_changes_nothing_of_its_retention() {
+    let fixture = catalogue().await;
+    record(&fixture, configured(), 0).await;
+    let ended = StreamConfig { deleted: true, retention_seconds: 0, group: String::new(), ..stream_config() };
+    record(&fixture, vec![Fact::Stream(7, Box::new(ended))], 1).await;
+    assert_eq!(fixture.reader.streams().await.expect("reads"), [StreamConfig { deleted: true, ..stream_config() }]);
 }
 
 #[tokio::test]
@@ -188,7 +230,7 @@ async fn a_deleted_pipeline_takes_its_footage_along_or_leaves_it() {
         record(&fixture, vec![Fact::Stream(2, Box::new(ended))], 40).await;
         let camera = fixture.reader.camera("demo", "camera").await.expect("reads").expect("known");
         assert_eq!(fixture.reader.entries(&camera, "source", at(0), at(60)).await.expect("reads").len(), left);
-        assert_eq!(fixture.reader.tombstones(10).await.expect("reads").len(), usize::from(delete));
+        assert_eq!(graves(&fixture).await.len(), usize::from(delete));
         // Its last words come late.
         let late = record(&fixture, segments(1, 3..4, 0), 41).await;
         assert_eq!(late.unwanted, u64::from(delete));

@@ -105,6 +105,8 @@ pub struct Delivery {
     pub redelivered: bool,
     /// Correlation id, if any.
     pub correlation_id: Option<String>,
+    /// The broker user that sent it, if it said so; then the broker has made sure of it.
+    pub user: Option<String>,
     inner: lapin::message::Delivery,
 }
 
@@ -158,6 +160,8 @@ impl Broker {
         // Delivery mode 2 = persistent, 1 = transient (AMQP 0-9-1 §4.2.6).
         let mut properties = BasicProperties::default()
             .with_content_type("application/json".into())
+            // The broker refuses a message under another name than the connection's: who hears it knows whose it is.
+            .with_user_id(self.connection.status().username().into())
             .with_delivery_mode(if how.ttl.is_some() { 1 } else { 2 });
         if let Some(ttl) = how.ttl {
             properties = properties.with_expiration(ttl.as_millis().to_string().into());
@@ -321,6 +325,7 @@ fn deliveries(consumer: Consumer, queue: &str) -> impl Stream<Item = Result<Deli
         body: inner.data.clone(),
         redelivered: inner.redelivered,
         correlation_id: inner.properties.correlation_id().as_ref().map(ToString::to_string),
+        user: inner.properties.user_id().as_ref().map(ToString::to_string),
         inner,
     })
 }

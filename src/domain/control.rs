@@ -38,6 +38,9 @@ pub const INSTANCE_QUEUE_PREFIX: &str = "dsn.ctl.";
 /// Queue argument that names the owner as `namespace/pipeline/uid`, so that a sweep can ask for it.
 pub const OWNER_ARGUMENT: &str = "x-dsn-owner";
 
+/// Prefix of the broker users of agents; the rest is their namespace.
+pub const AGENT_USER_PREFIX: &str = "dsn-";
+
 /// Seconds between two heartbeats of an instance.
 pub const HEARTBEAT_SECONDS: u64 = 10;
 
@@ -64,6 +67,11 @@ pub fn camera_config_key(camera_uid: &str) -> String {
 /// Routing key of a [`StreamConfig`].
 pub fn stream_config_key(stream: StreamId) -> String {
     format!("cfg.stream.{stream}")
+}
+
+/// Routing key of a [`StreamOrphaned`].
+pub fn stream_orphaned_key(stream: StreamId) -> String {
+    format!("cfg.orphan.{stream}")
 }
 
 /// Routing key of a [`Summary`].
@@ -413,6 +421,15 @@ pub struct StreamConfig {
     pub live_url: String,
     /// The pipeline no longer exists, or no longer records this camera. The other fields are the last known.
     pub deleted: bool,
+}
+
+/// Data of `cfg.orphan.<stream>`: the stream's Pipeline is gone, and nobody saw it go. It carries no settings, because
+/// nobody knows them but the recorder, which ends the stream as its last configuration says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StreamOrphaned {
+    /// The stream.
+    pub stream: StreamId,
 }
 
 /// Data of `sys.summary`: what the recorder has stored of one pipeline; sent when it changes coarsely and at intervals.

@@ -166,13 +166,16 @@ impl Cause {
     }
 }
 
+/// The word for a Secret that is declared and not there, as the runner and the operator say it.
+pub const SECRET_MISSING: &str = "SecretMissing";
+
 /// The credentials are declared, the files are not there.
 pub fn secret_missing(declared: &Declared) -> Problem {
     let message = match &declared.secret {
         Some(name) => format!("Secret {name:?} or one of its keys username and password is missing: create it"),
         None => "the camera's Secret or one of its keys username and password is missing: create it".to_owned(),
     };
-    Problem { reason: "SecretMissing".to_owned(), message }
+    Problem { reason: SECRET_MISSING.to_owned(), message }
 }
 
 /// A line without the addresses of ffmpeg's own objects, which change each run, cut to what fits a condition.

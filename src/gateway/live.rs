@@ -30,7 +30,8 @@ const FRESH: Duration = Duration::from_millis(500);
 /// A capture pod that does not answer within this time is moving.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-type Slot = Arc<tokio::sync::Mutex<Option<(Instant, Arc<LiveWindow>)>>>;
+/// The last answer of a capture pod, and when it came.
+type Slot = Arc<tokio::sync::Mutex<Option<(Instant, Result<Arc<LiveWindow>, Problem>)>>>;
 
 /// Client of the capture agents' live endpoints.
 pub struct LiveSource {
@@ -54,13 +55,19 @@ impl LiveSource {
     /// The newest segments of a stream.
     pub(super) async fn window(&self, stream: &StreamConfig) -> Result<Arc<LiveWindow>, Problem> {
         let slot = self.slot(stream.stream);
-        // Held while asking: those who come meanwhile wait for the same answer.
+        // Held while asking: those who come meanwhile wait for the same answer, also when it is none.
         let mut slot = slot.lock().await;
-        if let Some((asked, window)) = &*slot
-            && asked.elapsed() < FRESH
+        if let Some((answered, answer)) = &*slot
+            && answered.elapsed() < FRESH
         {
-            return Ok(Arc::clone(window));
+            return answer.clone();
         }
+        let answer = self.ask(stream).await;
+        *slot = Some((Instant::now(), answer.clone()));
+        answer
+    }
+
+    async fn ask(&self, stream: &StreamConfig) -> Result<Arc<LiveWindow>, Problem> {
         let bytes = self.get(stream, "/v1/live").await?;
         let window: LiveWindow = serde_json::from_slice(&bytes).map_err(|error| {
             tracing::warn!(stream = %stream.stream, error = telemetry::chain(&error), "a capture pod answered nonsense");
@@ -70,9 +77,7 @@ impl LiveSource {
         if window.stream != stream.stream {
             return Err(away());
         }
-        let window = Arc::new(window);
-        *slot = Some((Instant::now(), Arc::clone(&window)));
-        Ok(window)
+        Ok(Arc::new(window))
     }
 
     /// One file of a stream.
@@ -86,6 +91,7 @@ impl LiveSource {
         let bytes = self.get(stream, &format!("/v1/live/{session}/{rendition}/{file}")).await?;
         let slot = self.slot(stream.stream);
         let known = slot.lock().await.as_ref().and_then(|(_, window)| {
+            let window = window.as_ref().ok()?;
             let of = |s: &&LiveSegment| s.key.session == session && s.key.rendition == rendition && s.file == file;
             window.segments.iter().find(of).map(|segment| segment.sha256.clone())
         });

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
@@ -21,7 +22,7 @@ use crate::{
 
 /// Longest sleep: a clock that was set shows by then.
 const LONGEST: Duration = Duration::from_secs(3600);
-/// Tombstones looked at in one round.
+/// Tombstones read in one go.
 const BATCH: u64 = 500;
 
 impl Recorder {
@@ -48,27 +49,35 @@ impl Recorder {
     pub(super) async fn expiry_round(&self, now: Timestamp) -> Result<Outcome, catalogue::Error> {
         while self.writer.expire(now).await? > 0 {}
         let next = self.reader.next_expiry().await?.map(|at| until(at, now));
-        let tombstones = self.reader.tombstones(BATCH).await?;
-        let mut open = tombstones.len() as u64 == BATCH;
-        let mut down: Vec<Group> = Vec::new();
-        for tombstone in tombstones {
-            let group = Group { namespace: tombstone.namespace.clone(), name: tombstone.group.clone() };
-            if down.contains(&group) {
-                open = true;
-                continue;
-            }
-            match self.unpin(&group, &tombstone, now).await? {
-                Ok(done) => open |= !done,
-                Err(error) => {
-                    self.metrics.failed(error.reason());
-                    tracing::warn!(%group, error = telemetry::chain(&error), "cannot unpin yet");
-                    open = true;
-                    // The rest of this group would only wait for the same timeout.
-                    down.push(group);
+        // Side by side: a group that is gone for good holds up nobody, neither by its timeouts nor by its number.
+        let groups = self.reader.tombstone_groups().await?.into_iter();
+        let rounds = groups.map(|(namespace, name)| self.expire_group(Group { namespace, name }, now));
+        let mut open = false;
+        for left in join_all(rounds).await {
+            open |= left?;
+        }
+        Ok(Outcome { open, next: earlier(next, None) })
+    }
+
+    /// One look at the tombstones of a group; true when some are left.
+    async fn expire_group(&self, group: Group, now: Timestamp) -> Result<bool, catalogue::Error> {
+        let (mut open, mut after) = (false, 0);
+        loop {
+            let tombstones = self.reader.tombstones(&group.namespace, &group.name, after, BATCH).await?;
+            let Some(last) = tombstones.last() else { return Ok(open) };
+            after = last.id;
+            for tombstone in tombstones {
+                match self.unpin(&group, &tombstone, now).await? {
+                    Ok(done) => open |= !done,
+                    Err(error) => {
+                        self.metrics.failed(error.reason());
+                        tracing::warn!(%group, error = telemetry::chain(&error), "cannot unpin yet");
+                        // The rest of this group would only wait for the same timeout.
+                        return Ok(true);
+                    }
                 }
             }
         }
-        Ok(Outcome { open, next: earlier(next, None) })
     }
 
     /// One step of a tombstone; true when nothing is left of it.

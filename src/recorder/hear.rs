@@ -7,14 +7,23 @@ use jiff::Timestamp;
 
 use super::{Recorder, backoff::Backoff, message};
 use crate::{
+    catalogue::{self, Fact, Recorded},
     clients::broker::{Broker, Delivery, Error},
-    domain::control::RECORDER_QUEUE,
+    domain::control::{AGENT_USER_PREFIX, RECORDER_QUEUE},
     telemetry,
 };
 
 /// Messages of one transaction, and those the broker may hand over ahead.
 const BATCH: usize = 256;
 const PREFETCH: u16 = 1024;
+
+/// A message that was understood.
+#[derive(Debug)]
+pub(super) struct Heard {
+    pub(super) fact: Fact,
+    /// The broker user that sent it.
+    pub(super) user: Option<String>,
+}
 
 impl Recorder {
     /// Consumes the recorder's queue until the connection or the queue is gone.
@@ -25,10 +34,10 @@ impl Recorder {
             let mut batches = pin!(subscription.deliveries.ready_chunks(BATCH));
             while let Some(batch) = batches.next().await {
                 let batch: Vec<Delivery> = batch.into_iter().collect::<Result<_, _>>()?;
-                let facts: Vec<_> = batch.iter().filter_map(|delivery| self.understand(delivery)).collect();
+                let heard: Vec<_> = batch.iter().filter_map(|delivery| self.understand(delivery)).collect();
                 let mut backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(15));
                 let recorded = loop {
-                    match self.writer.record(&facts, Timestamp::now()).await {
+                    match self.take_in(&heard, Timestamp::now()).await {
                         Ok(recorded) => break recorded,
                         Err(error) => {
                             self.metrics.failed(error.reason());
@@ -60,9 +69,35 @@ impl Recorder {
         }
     }
 
-    fn understand(&self, delivery: &Delivery) -> Option<crate::catalogue::Fact> {
+    /// Writes down what its sender may say.
+    pub(super) async fn take_in(&self, heard: &[Heard], now: Timestamp) -> Result<Recorded, catalogue::Error> {
+        let mut facts = Vec::with_capacity(heard.len());
+        for Heard { fact, user } in heard {
+            if self.may_say(user.as_deref(), fact).await? {
+                facts.push(fact.clone());
+            } else {
+                self.metrics.refused.inc();
+                tracing::warn!(user, "dropped a message about what is not its sender's");
+            }
+        }
+        self.writer.record(&facts, now).await
+    }
+
+    /// Agents speak for their own namespace only; configurations come from the operator, which the broker sees to.
+    async fn may_say(&self, user: Option<&str>, fact: &Fact) -> Result<bool, catalogue::Error> {
+        let said_namespace = match fact {
+            Fact::Segment(segment) => segment.camera_name.split_once('/').map(|(namespace, _)| namespace),
+            Fact::Gap(_) | Fact::State { .. } => None,
+            Fact::Camera(..) | Fact::Stream(..) | Fact::Orphan(_) => return Ok(true),
+        };
+        let Some(namespace) = user.and_then(|user| user.strip_prefix(AGENT_USER_PREFIX)) else { return Ok(false) };
+        let known = self.reader.namespaces_of(fact).await?;
+        Ok(said_namespace.is_none_or(|said| said == namespace) && known.iter().all(|known| known == namespace))
+    }
+
+    fn understand(&self, delivery: &Delivery) -> Option<Heard> {
         match message::fact(&delivery.key, &delivery.body) {
-            Ok(fact) => Some(fact),
+            Ok(fact) => Some(Heard { fact, user: delivery.user.clone() }),
             Err(error) => {
                 self.metrics.refused.inc();
                 tracing::warn!(key = delivery.key, error = telemetry::chain(&error), "dropped a message");

@@ -8,7 +8,7 @@ use crate::{
     catalogue::Fact,
     domain::{
         cid::{Cid, MAX_FILE},
-        control::{CameraConfig, Envelope, InstanceReport, StreamConfig},
+        control::{CameraConfig, Envelope, InstanceReport, StreamConfig, StreamOrphaned},
         segment::{Blob, Gap, Segment},
     },
 };
@@ -53,6 +53,7 @@ pub(super) fn fact(key: &str, body: &[u8]) -> Result<Fact, Invalid> {
             let envelope: Envelope<StreamConfig> = data(body)?;
             Ok(Fact::Stream(envelope.revision, Box::new(envelope.data)))
         }
+        ["cfg", "orphan", _] => Ok(Fact::Orphan(data::<StreamOrphaned>(body)?.data.stream)),
         _ => Err(Invalid::Key(key.to_owned())),
     }
 }
@@ -60,6 +61,9 @@ pub(super) fn fact(key: &str, body: &[u8]) -> Result<Fact, Invalid> {
 fn data<T: DeserializeOwned>(body: &[u8]) -> Result<Envelope<T>, Invalid> {
     Ok(serde_json::from_slice(body)?)
 }
+
+/// Browsers count in doubles, and SQLite turns `i64::MAX + 1` into one.
+const HIGHEST_NUMBER: u64 = 1 << 53;
 
 /// Bounds what a confused or hostile agent can put into everybody's playlists.
 fn check_segment(segment: &Segment) -> Result<(), Invalid> {
@@ -76,7 +80,7 @@ fn check_segment(segment: &Segment) -> Result<(), Invalid> {
     {
         return Err(Invalid::Nonsense("a rendition that is no word"));
     }
-    if i64::try_from(segment.key.seq.max(segment.playlist_seq).max(segment.discontinuity_seq)).is_err() {
+    if segment.key.seq.max(segment.playlist_seq).max(segment.discontinuity_seq) > HIGHEST_NUMBER {
         return Err(Invalid::Nonsense("a number beyond counting"));
     }
     check_blob(&segment.blob)?;

@@ -35,7 +35,7 @@ mod tell;
 #[cfg(test)]
 mod tests;
 
-pub use address::BrokerAddress;
+pub use address::BrokerLogin;
 pub use metrics::Metrics;
 
 /// What the loops share.
@@ -85,7 +85,7 @@ impl Recorder {
     }
 
     /// Runs every loop until shutdown.
-    pub async fn run(&self, broker: &BrokerAddress, shutdown: &CancellationToken) {
+    pub async fn run(&self, broker: &BrokerLogin, shutdown: &CancellationToken) {
         let work = async {
             tokio::join!(self.converse(broker), self.roll(), self.expire(), self.renew());
         };

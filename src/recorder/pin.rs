@@ -31,6 +31,8 @@ use crate::{
 
 /// A pin that is pending for so long is asked for anew, and its instance for the bytes.
 const PENDING: SignedDuration = SignedDuration::from_mins(2);
+/// The pause is doubled so many times at most: about half an hour.
+const LONGEST_PENDING: u32 = 4;
 /// A pin that the cluster knows nothing of after this time was never made, or was forgotten with its batch.
 const FORGOTTEN: SignedDuration = SignedDuration::from_secs(10);
 /// After which time a pin that was taken off is gone: well beyond two batch ages of the cluster.
@@ -74,6 +76,12 @@ enum StepError {
     Members(String),
 }
 
+/// How long a pin is waited for before the bytes are asked for again: twice as long each time, because a backlog that is
+/// uploaded anew every two minutes is what keeps it from being stored.
+fn patience_for(rollup: &Rollup) -> SignedDuration {
+    PENDING * (1 << rollup.readds.min(LONGEST_PENDING))
+}
+
 impl From<StorageError> for StepError {
     fn from(error: StorageError) -> Self {
         Self::Build(Box::new(error))
@@ -87,6 +95,15 @@ impl From<ClusterError> for StepError {
 }
 
 impl StepError {
+    /// Nobody answered.
+    fn is_silence(&self) -> bool {
+        match self {
+            Self::Build(error) => matches!(**error, StorageError::Transport(_) | StorageError::Timeout(_)),
+            Self::Pin(error) => matches!(**error, ClusterError::Transport(_) | ClusterError::Timeout(_)),
+            Self::Catalogue(_) | Self::TooFew(_) | Self::Members(_) => false,
+        }
+    }
+
     fn reason(&self) -> &'static str {
         match self {
             Self::Catalogue(error) => error.reason(),
@@ -114,8 +131,12 @@ impl Recorder {
                 // One question about all that were asked for in earlier rounds.
                 let statuses = self.statuses(&cluster, &rollups).await;
                 let mut peers = None;
+                let mut silent = false;
                 for rollup in rollups {
                     let stream = rollup.config.stream;
+                    if silent {
+                        break;
+                    }
                     if failed.contains(&stream) && rollup.state != PinState::Pinning {
                         // Its older sibling just failed: no need to wait for the same timeout again.
                         continue;
@@ -133,6 +154,8 @@ impl Recorder {
                             self.metrics.failed(error.reason());
                             tracing::warn!(%group, error = telemetry::chain(&error), "cannot store a roll-up yet");
                             left = Left::Failed;
+                            // Each further stream would wait for the same timeout, and all other groups with it.
+                            silent = error.is_silence();
                             failed.insert(stream);
                             problems.insert(
                                 stream,
@@ -276,8 +299,8 @@ impl Recorder {
             tracing::debug!(%cid, replicas = wanted, "stored a roll-up");
             return Ok(Progress::Stored);
         }
-        if patience >= PENDING {
-            tracing::warn!(%cid, "a pin is pending for two minutes; asking for the bytes again");
+        if patience >= patience_for(&rollup) {
+            tracing::warn!(%cid, "a pin is pending for long; asking for the bytes again");
             self.metrics.readds.inc();
             self.writer.rollup_readd(&rollup, now).await?;
             self.outgoing.notify_one();

@@ -35,16 +35,22 @@ impl Recorder {
 
     /// True when no pin is left that ends too early.
     pub(super) async fn renew_round(&self) -> Result<bool, catalogue::Error> {
+        // A group that does not answer holds up nobody else's.
+        let mut down: Vec<(String, String)> = Vec::new();
         loop {
-            let rollups = self.reader.rollups_to_renew(BATCH).await?;
+            let rollups = self.reader.rollups_to_renew(&down, BATCH).await?;
             if rollups.is_empty() {
-                return Ok(true);
+                return Ok(down.is_empty());
             }
             for rollup in rollups {
+                let group = (rollup.namespace.clone(), rollup.group.clone());
+                if down.contains(&group) {
+                    continue;
+                }
                 if let Err(error) = self.renew_one(&rollup).await? {
                     self.metrics.failed(error.reason());
                     tracing::warn!(error = telemetry::chain(&error), "cannot make a pin last longer yet");
-                    return Ok(false);
+                    down.push(group);
                 }
             }
         }

@@ -8,7 +8,7 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::{BrokerAddress, Recorder, backoff::Backoff};
+use super::{BrokerLogin, Recorder, backoff::Backoff};
 use crate::{
     catalogue,
     clients::broker::{Broker, Error, Publish},
@@ -30,7 +30,7 @@ const RETRY: Duration = Duration::from_secs(5);
 
 impl Recorder {
     /// Stays connected to the broker; everything that needs it runs within.
-    pub(super) async fn converse(&self, address: &BrokerAddress) {
+    pub(super) async fn converse(&self, address: &BrokerLogin) {
         let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(15));
         loop {
             let began = Instant::now();
@@ -47,7 +47,7 @@ impl Recorder {
     }
 
     /// One connection, until it fails.
-    async fn connected(&self, address: &BrokerAddress) -> Result<Infallible, Error> {
+    async fn connected(&self, address: &BrokerLogin) -> Result<Infallible, Error> {
         let url = address.url().map_err(|error| Error::Connect(Box::new(error.into())))?;
         let broker = Broker::connect(&url, "dsn-recorder").await?;
         // Configurations may have changed while we were away: the operator repeats them all.

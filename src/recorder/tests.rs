@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::{Metrics, Recorder, roll::Rolling};
+use super::{Metrics, Recorder, hear::Heard, roll::Rolling};
 use crate::{
     catalogue::{Fact, fixture, fixture::*},
     clients::groups::Groups,
@@ -35,7 +35,11 @@ async fn world() -> World {
 }
 
 fn recorder(group: &FakeGroup, writer: crate::catalogue::Writer, reader: crate::catalogue::Reader) -> Recorder {
-    let groups = Groups::new(MasterKey::new("k"), group.server.uri(), group.server.uri());
+    reaching(group.server.uri(), writer, reader)
+}
+
+fn reaching(groups: String, writer: crate::catalogue::Writer, reader: crate::catalogue::Reader) -> Recorder {
+    let groups = Groups::new(MasterKey::new("k"), groups.clone(), groups);
     Recorder::new(writer, reader, Arc::new(groups), Metrics::default(), |_| {})
 }
 
@@ -312,7 +316,7 @@ async fn a_deleted_pipeline_takes_its_pins_along_when_told_so() {
         fixture::age_tombstones(&world.recorder.writer, Timestamp::now().as_second()).await;
     }
     assert_eq!(world.group.get(|state| state.pins.len()), 0);
-    assert!(world.recorder.reader.tombstones(10).await.expect("reads").is_empty());
+    assert!(world.recorder.reader.tombstone_groups().await.expect("reads").is_empty());
 }
 
 #[tokio::test]
@@ -332,4 +336,74 @@ async fn a_longer_retention_makes_pins_last_longer() {
     assert!(expires.expect("a date").starts_with("2036-01"));
     assert!(world.recorder.renew_round().await.expect("works"));
     assert_eq!(world.group.get(|state| state.asked.len()), 2);
+}
+
+/// A world of groups whose names are ports: this stream's answers, group `9` is gone for good.
+async fn beside_a_group_that_is_gone(retention_seconds: u64) -> (World, StreamConfig) {
+    let group = group::group().await;
+    let Fixture { writer, reader, _folder: folder } = catalogue().await;
+    let config =
+        StreamConfig { group: group.server.address().port().to_string(), retention_seconds, ..stream_config() };
+    let recorder = reaching("http://127.0.0.1:{group}".to_owned(), writer, reader);
+    let world = World { group, recorder, folder };
+    world.record(vec![Fact::Camera(1, camera_config()), Fact::Stream(1, Box::new(config.clone()))]).await;
+    (world, config)
+}
+
+/// Five hundred tombstones of a namespace that was deleted with its nodes once stood before everybody else's for ever.
+#[tokio::test]
+async fn a_group_that_is_gone_holds_up_nobody_elses_end() {
+    let (world, _) = beside_a_group_that_is_gone(1000).await;
+    fixture::bury_in(&world.recorder.writer, "9", 1200).await;
+    world.record(segments(1, 0..3, 0)).await;
+    world.rounds(2).await;
+    assert_eq!(world.group.get(|state| state.pins.len()), 1);
+    for _ in 0..2 {
+        assert!(world.recorder.expiry_round(at(1012)).await.expect("works").open);
+        fixture::age_tombstones(&world.recorder.writer, Timestamp::now().as_second()).await;
+    }
+    assert_eq!(world.group.get(|state| state.pins.len()), 0);
+    let groups = world.recorder.reader.tombstone_groups().await.expect("reads");
+    assert_eq!(groups, [("demo".to_owned(), "9".to_owned())]);
+}
+
+/// A lengthened retention was carried out up to the first group that did not answer.
+#[tokio::test]
+async fn a_group_that_is_gone_holds_up_nobody_elses_renewal() {
+    let (world, config) = beside_a_group_that_is_gone(1000).await;
+    world.record(segments(1, 0..40, 0)).await;
+    world.rounds(2).await;
+    assert_eq!(world.group.get(|state| state.asked.len()), 3);
+    fixture::move_oldest_rollup(&world.recorder.writer, "9").await;
+    let longer = StreamConfig { retention_seconds: 10 * 365 * 24 * 3600, ..config };
+    world.record(vec![Fact::Stream(2, Box::new(longer))]).await;
+    assert!(!world.recorder.renew_round().await.expect("works"), "one is left to do");
+    assert_eq!(world.group.get(|state| state.asked.len()), 5);
+}
+
+/// Whoever holds a namespace's broker password could speak for every camera of the installation.
+#[tokio::test]
+async fn agents_speak_for_their_own_namespace_only() {
+    let world = world().await;
+    let say = async |user: &str, fact: Fact| {
+        let heard = Heard { fact, user: (!user.is_empty()).then(|| user.to_owned()) };
+        world.recorder.take_in(&[heard], at(600)).await.expect("works")
+    };
+    let segment = || segments(1, 0..1, 0).remove(0);
+    for stranger in ["dsn-other", "dsn", "", "demo"] {
+        assert_eq!(say(stranger, segment()).await.segments, 0, "{stranger:?}");
+    }
+    assert_eq!(say("dsn-demo", segment()).await.segments, 1);
+    // A loss that another namespace claims takes nothing away.
+    say("dsn-other", lost(1, Some(0), 0, GapReason::SegmentLost)).await;
+    assert_eq!(say("dsn-demo", segment()).await.duplicates, 1);
+    // Nor does a stream of one's own under a stranger's camera, or its name.
+    let stolen = |change: fn(&mut crate::domain::segment::Segment)| {
+        let Fact::Segment(mut segment) = segment() else { unreachable!("a segment") };
+        segment.key.stream = crate::domain::id::StreamId(uuid::Uuid::from_u128(77));
+        change(&mut segment);
+        Fact::Segment(segment)
+    };
+    assert_eq!(say("dsn-other", stolen(|s| s.camera_name = "other/camera".into())).await.segments, 0);
+    assert_eq!(say("dsn-other", stolen(|s| s.camera = "new-uid".into())).await.segments, 0);
 }

@@ -25,7 +25,7 @@ use crate::domain::{
     capture::{self, CaptureSpec, Probe, Progress, ProgressReader},
     clock::StepWatch,
     control::{Phase, Problem},
-    diagnosis::Cause,
+    diagnosis::{Cause, SECRET_MISSING},
     segment::GapReason,
 };
 
@@ -192,7 +192,7 @@ async fn until_other_order(order: &Order, told: &mut watch::Receiver<Told>, repo
 
 /// A Secret that vanishes is no reason to stop a capture that still works.
 fn keeps_running(now: &Told, order: &Order) -> bool {
-    now.orders(order) || matches!(&now.wanted, Wanted::Impossible(problem) if problem.reason == "SecretMissing")
+    now.orders(order) || matches!(&now.wanted, Wanted::Impossible(problem) if problem.reason == SECRET_MISSING)
 }
 
 /// What is seen of a running ffmpeg.

@@ -309,6 +309,11 @@ impl Desk {
         self.wake.notify_one();
     }
 
+    fn orphan(&self, stream: StreamId) {
+        self.inner().wanted.orphan(stream);
+        self.wake.notify_one();
+    }
+
     fn bury_stream(&self, stream: StreamConfig, revision: u64) {
         self.inner().wanted.bury_stream(stream, revision);
         self.wake.notify_one();

@@ -21,8 +21,9 @@ use crate::{
     domain::{
         control::{
             Ack, CONTROL_EXCHANGE, EVENTS_EXCHANGE, Envelope, HEARTBEAT_QUEUE, Hello, INSTANCE_QUEUE_PREFIX,
-            InstanceReport, KNOWN_CAMERAS_KEY, KnownCameras, OPERATOR_QUEUE, RECORDER_HELLO_KEY, SUMMARY_KEY, Summary,
-            camera_config_key, instance_key, instance_queue, stream_config_key,
+            InstanceReport, KNOWN_CAMERAS_KEY, KnownCameras, OPERATOR_QUEUE, RECORDER_HELLO_KEY, SUMMARY_KEY,
+            StreamOrphaned, Summary, camera_config_key, instance_key, instance_queue, stream_config_key,
+            stream_orphaned_key,
         },
         id::InstanceUid,
         token::Purpose,
@@ -39,6 +40,8 @@ const NAME: &str = "dsn operator";
 const TICK: Duration = Duration::from_secs(5);
 /// How often orphans are looked for.
 const SWEEP: Duration = Duration::from_secs(300);
+/// Longest sweep.
+const SWEEP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Why a session with the broker ended.
 #[derive(Debug, thiserror::Error)]
@@ -153,8 +156,13 @@ impl Supervisor {
                 _ = sweep.tick() => {
                     let looked =
                         sweep::sweep(&self.ctx, &self.ctx.desk, &session.admin, &mut self.suspects, Timestamp::now());
-                    if let Err(error) = looked.await {
-                        tracing::info!(error = chain(&error), "the sweep ended early; it comes again");
+                    // Nothing is heard meanwhile: an API server that swallows a request must not stop the control plane.
+                    match tokio::time::timeout(SWEEP_TIMEOUT, looked).await {
+                        Ok(Ok(())) => {}
+                        Ok(Err(error)) => {
+                            tracing::info!(error = chain(&error), "the sweep ended early; it comes again");
+                        }
+                        Err(_) => tracing::info!("the sweep took too long; it comes again"),
                     }
                     continue;
                 }
@@ -297,6 +305,11 @@ impl Supervisor {
                 message.revision = *revision;
                 let key = stream_config_key(config.stream);
                 broker.publish(EVENTS_EXCHANGE, &key, &message, Publish::mandatory()).await?;
+            }
+            Job::Orphan(stream) => {
+                let message =
+                    Envelope::unordered(stream.to_string(), "orphan", now, StreamOrphaned { stream: *stream });
+                broker.publish(EVENTS_EXCHANGE, &stream_orphaned_key(*stream), &message, Publish::mandatory()).await?;
             }
             Job::Camera(config, revision) => {
                 let mut message = Envelope::unordered(config.camera.uid.clone(), "camera", now, config);

@@ -17,8 +17,8 @@ use crate::{
     api::{Camera, Pipeline},
     clients::broker_admin::{self, BrokerAdmin},
     domain::{
-        control::{INSTANCE_QUEUE_PREFIX, OWNER_ARGUMENT, ObjectRef, StreamConfig},
-        id::{InstanceUid, Role, StreamId},
+        control::{AGENT_USER_PREFIX, INSTANCE_QUEUE_PREFIX, OWNER_ARGUMENT, ObjectRef},
+        id::InstanceUid,
     },
     operator::{
         context::Context,
@@ -92,11 +92,15 @@ pub async fn sweep(
         let key = format!("stream {stream}");
         if suspects.confirmed(&key, now) {
             tracing::info!(%stream, pipeline.namespace, pipeline.name, "burying a stream without an owner");
-            let alive = ctx.stores.pipelines.find(|live| live.uid().as_ref() == Some(&pipeline.uid));
-            let config = alive
-                .and_then(|live| plan::retired_stream(&live, &camera))
-                .unwrap_or_else(|| identities(stream, pipeline, camera));
-            desk.bury_stream(config, now.as_second().unsigned_abs());
+            match ctx.stores.pipelines.find(|live| live.uid().as_ref() == Some(&pipeline.uid)) {
+                None => desk.orphan(stream),
+                // What a Pipeline that cannot be read wants is not known: its next reconcile says it.
+                Some(live) => {
+                    if let Some(config) = plan::retired_stream(&live, &camera) {
+                        desk.bury_stream(config, now.as_second().unsigned_abs());
+                    }
+                }
+            }
         } else {
             still.insert(key);
         }
@@ -121,23 +125,6 @@ pub async fn sweep(
     Ok(())
 }
 
-/// What is known of a stream whose Pipeline is gone: the recorder keeps the settings it has.
-fn identities(stream: StreamId, pipeline: ObjectRef, camera: ObjectRef) -> StreamConfig {
-    StreamConfig {
-        stream,
-        instance: InstanceUid::of(&pipeline.uid, &camera.uid, Role::Capture, 0),
-        pipeline,
-        camera,
-        group: String::new(),
-        replicas: 0,
-        retention_seconds: 0,
-        rollup_seconds: 0,
-        delete_with_pipeline: false,
-        live_url: String::new(),
-        deleted: true,
-    }
-}
-
 async fn sweep_users(
     ctx: &Context,
     desk: &Desk,
@@ -148,7 +135,9 @@ async fn sweep_users(
 ) -> Result<(), SweepError> {
     let agents = admin.users().await?.into_iter().filter(|user| user.tags.iter().any(|tag| tag == topology::AGENT_TAG));
     for user in agents {
-        let Some(namespace) = user.name.strip_prefix("dsn-").filter(|namespace| ctx.config.watches(namespace)) else {
+        let Some(namespace) =
+            user.name.strip_prefix(AGENT_USER_PREFIX).filter(|namespace| ctx.config.watches(namespace))
+        else {
             continue;
         };
         let in_use = ctx.stores.pipelines.find(|p| p.namespace().as_deref() == Some(namespace)).is_some();

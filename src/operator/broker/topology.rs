@@ -11,9 +11,9 @@ use crate::{
         broker_admin::Permissions,
     },
     domain::control::{
-        CONTROL_EXCHANGE, DEAD_LETTER_EXCHANGE, DEAD_LETTER_QUEUE, EVENTS_EXCHANGE, HEARTBEAT_KEY, HEARTBEAT_QUEUE,
-        INSTANCE_QUEUE_PREFIX, OPERATOR_KEYS, OPERATOR_QUEUE, OWNER_ARGUMENT, ObjectRef, RECORDER_KEYS, RECORDER_QUEUE,
-        instance_queue,
+        AGENT_USER_PREFIX, CONTROL_EXCHANGE, DEAD_LETTER_EXCHANGE, DEAD_LETTER_QUEUE, EVENTS_EXCHANGE, HEARTBEAT_KEY,
+        HEARTBEAT_QUEUE, INSTANCE_QUEUE_PREFIX, OPERATOR_KEYS, OPERATOR_QUEUE, OWNER_ARGUMENT, ObjectRef,
+        RECORDER_KEYS, RECORDER_QUEUE, instance_queue,
     },
 };
 
@@ -108,7 +108,7 @@ pub fn parse_owner(text: &str) -> Option<ObjectRef> {
 
 /// Name of the user of a namespace's agents.
 pub fn agent_user(namespace: &str) -> String {
-    format!("dsn-{namespace}")
+    format!("{AGENT_USER_PREFIX}{namespace}")
 }
 
 /// What the agents of a namespace may do.

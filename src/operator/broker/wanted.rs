@@ -41,6 +41,8 @@ pub enum Job {
     Assign(Box<WantedInstance>),
     /// Tell the recorder about a stream.
     Stream(Box<StreamConfig>, u64),
+    /// Tell the recorder that a stream's Pipeline is gone.
+    Orphan(StreamId),
     /// Tell the recorder about a camera.
     Camera(CameraConfig, u64),
     /// Remove an instance's queue.
@@ -55,6 +57,7 @@ impl Job {
             Self::Declare(_) => "declare",
             Self::Assign(_) => "assignment",
             Self::Stream(..) => "stream",
+            Self::Orphan(_) => "orphan",
             Self::Camera(..) => "camera",
             Self::DeleteQueue(_) => "delete-queue",
         }
@@ -97,6 +100,7 @@ pub struct Wanted {
     // Of objects that are gone. Kept until done, over lost connections too.
     queues_to_delete: BTreeSet<InstanceUid>,
     streams_to_bury: BTreeMap<StreamId, (StreamConfig, u64)>,
+    orphans: BTreeSet<StreamId>,
     cameras_to_bury: BTreeMap<String, (CameraConfig, u64)>,
 }
 
@@ -157,7 +161,12 @@ impl Wanted {
         }
     }
 
-    /// A stream of which only the identity is known is over (found by the sweep).
+    /// The Pipeline of a stream is gone (found by the sweep).
+    pub fn orphan(&mut self, stream: StreamId) {
+        self.orphans.insert(stream);
+    }
+
+    /// A living Pipeline does without this stream (found by the sweep).
     pub fn bury_stream(&mut self, stream: StreamConfig, revision: u64) {
         self.streams_to_bury.insert(stream.stream, (stream, revision));
     }
@@ -226,6 +235,7 @@ impl Wanted {
             .streams_to_bury
             .values()
             .map(|(stream, revision)| Job::Stream(Box::new(stream.clone()), *revision))
+            .chain(self.orphans.iter().map(|stream| Job::Orphan(*stream)))
             .chain(self.cameras_to_bury.values().map(|(camera, revision)| Job::Camera(camera.clone(), *revision)));
         let queues = self.queues_to_delete.iter().map(|uid| Job::DeleteQueue(*uid));
         // Cameras before streams: the recorder knows what a stream refers to.
@@ -259,6 +269,9 @@ impl Wanted {
                 {
                     held.stream_told = true;
                 }
+            }
+            Job::Orphan(stream) => {
+                self.orphans.remove(stream);
             }
             Job::Camera(config, _) => {
                 if config.deleted {

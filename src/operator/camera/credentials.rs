@@ -15,7 +15,7 @@ use kube::Api;
 
 use crate::{
     api::{Camera, condition::find},
-    domain::control::Problem,
+    domain::{control::Problem, diagnosis::SECRET_MISSING},
     operator::{
         backoff,
         context::Context,
@@ -23,8 +23,6 @@ use crate::{
     },
 };
 
-/// Reason when there is no such Secret.
-pub const SECRET_MISSING: &str = "SecretMissing";
 /// Reason when it lacks a key.
 pub const SECRET_INCOMPLETE: &str = "SecretIncomplete";
 

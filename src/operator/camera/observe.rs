@@ -10,6 +10,7 @@ use crate::{
     api::{Camera, Pipeline},
     domain::{
         control::Problem,
+        diagnosis::SECRET_MISSING,
         id::{InstanceUid, Role},
     },
     operator::{
@@ -23,9 +24,6 @@ use crate::{
         pipeline::observe::instance_of,
     },
 };
-
-/// The word a runner uses when files of the mounted Secret are missing.
-const CREDENTIALS_MISSING: &str = "CredentialsMissing";
 
 /// What there is.
 #[derive(Clone, Debug)]
@@ -63,7 +61,7 @@ pub async fn camera(camera: &Camera, ctx: &Context) -> Result<Observed, Error> {
             .state_filter(|pod| pod.namespace().as_deref() == Some(&namespace) && instance_of(pod) == Some(instance))
     });
     let doubted = matches!(&view, View::Fresh(report)
-        if report.problem.as_ref().is_some_and(|problem| problem.reason == CREDENTIALS_MISSING));
+        if report.problem.as_ref().is_some_and(|problem| problem.reason == SECRET_MISSING));
     let (secret, again) = match &camera.spec.source.credentials_secret_ref {
         Some(reference) => {
             let check = ctx.credentials.check(ctx, &namespace, &reference.name, doubted).await?;

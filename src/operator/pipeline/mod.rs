@@ -74,8 +74,12 @@ async fn apply_all(ctx: &Context, plan: &Plan, observed: &Observed) -> Result<Ap
             failure.get_or_insert(error);
         }
     }
+    if let Some(error) = failure {
+        return Err(error);
+    }
+    // Only now: an instance that failed was not asked for, and the sweep would take its queue and stream for left over.
     ctx.desk.settled(&plan.pipeline.uid);
-    failure.map_or(Ok(applied), Err)
+    Ok(applied)
 }
 
 async fn apply_instance(ctx: &Context, plan: &Plan, instance: &Instance, observed: &Observed) -> Result<(), Error> {
