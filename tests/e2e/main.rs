@@ -14,6 +14,7 @@ mod world;
 mod t1_declared;
 mod t2_replayed;
 mod t3_stored;
+mod t4_gitops;
 mod t4_steered;
 mod t5_survived;
 mod t6_removed;
