@@ -16,5 +16,6 @@ mod t2_replayed;
 mod t3_stored;
 mod t4_gitops;
 mod t4_steered;
+mod t5_faults;
 mod t5_survived;
 mod t6_removed;

@@ -9,7 +9,7 @@ use crate::{
 
 /// Writes that the API server has answered, by what was written: everything that the operator writes at all (it applies
 /// its children and every status, and creates Secrets). Leases are renewed by whoever leads and are not counted.
-fn writes() -> BTreeMap<String, u64> {
+pub fn writes() -> BTreeMap<String, u64> {
     let mut counted = BTreeMap::new();
     for line in kubectl(&["get", "--raw", "/metrics"]).lines() {
         let Some(labels) = line.strip_prefix("apiserver_request_total{") else { continue };
