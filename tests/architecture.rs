@@ -179,6 +179,34 @@ fn every_module_says_what_it_is() {
 }
 
 /// docs/conditions.md names reasons that the code gives, word for word.
+/// Reasons that no condition ever carries: they end a process or are words of metrics.
+const NO_CONDITION: [&str; 3] = ["MasterKeyMissing", "NotStored", "Running"];
+
+/// The page that promises to list them all once lacked those that an administrator needs most.
+#[test]
+fn every_reason_in_the_code_is_documented() {
+    let page = std::fs::read_to_string(tools::repository().join("docs/conditions.md")).expect("the page is there");
+    let files: Vec<_> = ["src/operator", "src/runner", "src/agent", "src/domain"]
+        .iter()
+        .flat_map(|folder| tools::files(folder, ".rs"))
+        .filter(|file| !is_test(file))
+        .collect();
+    let reason_of = |line: &str| -> Option<String> {
+        let gives = ["reason: \"", "problem(\"", "Problem(\""].iter().find_map(|start| line.split_once(start));
+        let matched = line.trim_start().starts_with("Self::").then(|| line.split_once("=> \"")).flatten();
+        let word = gives.or(matched)?.1.split('"').next()?;
+        let camel =
+            word.starts_with(|c: char| c.is_ascii_uppercase()) && word.chars().all(|c| c.is_ascii_alphanumeric());
+        camel.then(|| word.to_owned())
+    };
+    let missing: Vec<String> = files
+        .iter()
+        .flat_map(|file| code(file).into_iter().filter_map(|(_, line)| reason_of(&line)))
+        .filter(|reason| !NO_CONDITION.contains(&reason.as_str()) && !page.contains(&format!("`{reason}`")))
+        .collect();
+    assert_none(&missing, "docs/conditions.md does not explain");
+}
+
 #[test]
 fn documented_reasons_exist_in_the_code() {
     let page = std::fs::read_to_string(tools::repository().join("docs/conditions.md")).expect("the page is there");

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use kube::runtime::controller::Action;
 
-use self::{observe::Observed, plan::Plan};
+use self::{keys::Keys, observe::Observed, plan::Plan};
 use super::{
     apply::{self, Manager},
     context::Context,
@@ -29,14 +29,19 @@ pub async fn reconcile(node: Arc<StorageNode>, ctx: Arc<Context>) -> Result<Acti
         return Ok(Action::await_change());
     }
     let observed = observe::storage_node(&node, &ctx);
-    let outcome = bring_about(&node, &observed, &ctx).await;
-    let status = status::storage_node(&node, &observed, &outcome, ctx.now());
+    let keys = keys::of(&node, &observed, &ctx).await;
+    let identity = keys.as_ref().ok().cloned();
+    let outcome = match keys {
+        Ok(keys) => bring_about(&node, &observed, keys, &ctx).await,
+        Err(error) => Err(error),
+    };
+    let status = status::storage_node(&node, &observed, identity.as_ref(), &outcome, ctx.now());
     apply::status(&ctx, Manager::StorageNode, &*node, status).await?;
     outcome.map(|_| Action::await_change())
 }
 
-async fn bring_about(node: &StorageNode, observed: &Observed, ctx: &Context) -> Result<Plan, Error> {
-    let plan = plan::storage_node(node, observed, keys::of(node, observed, ctx).await?)?;
+async fn bring_about(node: &StorageNode, observed: &Observed, keys: Keys, ctx: &Context) -> Result<Plan, Error> {
+    let plan = plan::storage_node(node, observed, keys)?;
     // Configuration before what mounts it.
     apply::child(ctx, Manager::StorageNode, desired::peers::config_map(&plan)).await?;
     apply::child(ctx, Manager::StorageNode, desired::group_service::service(&plan)).await?;

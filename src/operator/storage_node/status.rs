@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::ResourceExt;
 
-use super::{observe::Observed, plan::Plan};
+use super::{keys::Keys, observe::Observed, plan::Plan};
 use crate::{
     api::{
         StorageNode, StorageNodeStatus,
@@ -22,17 +22,21 @@ const READY: &str = "Ready";
 const ONLINE: &str = "Online";
 
 /// The status.
+///
+/// `identity` is told as soon as it is known, also when nothing else works: every node of the group makes the list of its
+/// peers from it, and two that make different lists would write over each other's for ever.
 pub fn storage_node(
     node: &StorageNode,
     observed: &Observed,
+    identity: Option<&Keys>,
     outcome: &Result<Plan, Error>,
     now: Timestamp,
 ) -> StorageNodeStatus {
     let before = node.status.clone().unwrap_or_default();
-    let (kubo, cluster) = match outcome {
-        Ok(plan) => (Some(plan.keys.kubo.to_string()), Some(plan.keys.cluster.to_string())),
+    let (kubo, cluster) = match identity {
+        Some(keys) => (Some(keys.kubo.to_string()), Some(keys.cluster.to_string())),
         // What it was stays: its neighbours go by it.
-        Err(_) => (before.ipfs_peer_id, before.cluster_peer_id),
+        None => (before.ipfs_peer_id, before.cluster_peer_id),
     };
     let verdicts = [ready(node, observed, outcome), online(observed)];
     StorageNodeStatus {
@@ -177,8 +181,13 @@ mod tests {
     }
 
     fn verdicts(node: &StorageNode, observed: &Observed) -> String {
-        let status =
-            storage_node(node, observed, &plan::storage_node(node, observed, fixture::keys(1)), Timestamp::UNIX_EPOCH);
+        let status = storage_node(
+            node,
+            observed,
+            Some(&fixture::keys(1)),
+            &plan::storage_node(node, observed, fixture::keys(1)),
+            Timestamp::UNIX_EPOCH,
+        );
         let lines: Vec<_> =
             status.conditions.iter().map(|c| format!("{}={} {}: {}", c.type_, c.status, c.reason, c.message)).collect();
         lines.join("\n")
@@ -235,7 +244,7 @@ mod tests {
             ..fixture::observed([fixture::node("disk-1")])
         };
         let outcome = plan::storage_node(&node, &observed(1), fixture::keys(1));
-        node.status = Some(storage_node(&node, &observed(1), &outcome, Timestamp::UNIX_EPOCH));
+        node.status = Some(storage_node(&node, &observed(1), Some(&fixture::keys(1)), &outcome, Timestamp::UNIX_EPOCH));
         let later = verdicts(&node, &observed(0));
         assert!(later.starts_with("Ready=True") && later.contains("Online=False NotAnswering"), "{later}");
         // An edit asks for a new roll-out.
@@ -243,11 +252,26 @@ mod tests {
         assert!(verdicts(&node, &observed(0)).starts_with("Ready=False"));
     }
 
+    /// A node that could not be rolled out kept its identity to itself; it and its neighbour then wrote their common list
+    /// of peers in turn, thirty times a second.
+    #[test]
+    fn a_node_that_fails_tells_its_identity_so_that_all_make_the_same_list() {
+        let mut failing = fixture::node("disk-1");
+        let neighbour = fixture::known("disk-2", 2);
+        let group = |failing: &StorageNode| fixture::observed([failing.clone(), neighbour.clone()]);
+        let own = plan::storage_node(&failing, &group(&failing), fixture::keys(1)).expect("a plan").peers;
+        let outcome = Err(Error::Invalid { reason: "Rejected", message: "a toleration".into() });
+        let keys = fixture::keys(1);
+        failing.status = Some(storage_node(&failing, &group(&failing), Some(&keys), &outcome, Timestamp::UNIX_EPOCH));
+        let seen = plan::storage_node(&neighbour, &group(&failing), fixture::keys(2)).expect("a plan").peers;
+        assert_eq!(seen, own);
+    }
+
     #[test]
     fn a_mismatch_of_keys_says_what_to_do_and_keeps_the_identity() {
         let node = fixture::known("disk-1", 1);
         let outcome = Err(Error::Lost { reason: "GroupKeyMismatch", message: "restore dsn-master".into() });
-        let status = storage_node(&node, &fixture::observed([node.clone()]), &outcome, Timestamp::UNIX_EPOCH);
+        let status = storage_node(&node, &fixture::observed([node.clone()]), None, &outcome, Timestamp::UNIX_EPOCH);
         assert_eq!(status.conditions[0].reason, "GroupKeyMismatch");
         assert_eq!(status.conditions[0].message, "restore dsn-master");
         assert_eq!(status.ipfs_peer_id, node.status.and_then(|status| status.ipfs_peer_id));
@@ -260,7 +284,13 @@ mod tests {
             Observed { stateful_set: Some(set(1, "a", "a")), ..fixture::observed([fixture::node("disk-1")]) };
         let at = |node: &StorageNode, second| {
             let now = Timestamp::from_second(second).expect("a time");
-            storage_node(node, &observed, &plan::storage_node(node, &observed, fixture::keys(1)), now)
+            storage_node(
+                node,
+                &observed,
+                Some(&fixture::keys(1)),
+                &plan::storage_node(node, &observed, fixture::keys(1)),
+                now,
+            )
         };
         node.status = Some(at(&node, 1));
         assert_eq!(node.status, Some(at(&node, 2)));
