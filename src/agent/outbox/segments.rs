@@ -279,11 +279,6 @@ impl Outbox {
         Ok(u64::try_from(count).unwrap_or(0))
     }
 
-    /// When anything was announced last, among what is not stored.
-    pub async fn last_announcement_us(&self) -> Result<Option<i64>> {
-        Ok(sqlx::query_scalar("SELECT max(announced_us) FROM segments WHERE state = 2").fetch_one(&self.pool).await?)
-    }
-
     async fn keys(
         &self,
         query: sqlx::query::Query<'_, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>,
