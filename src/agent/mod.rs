@@ -9,6 +9,8 @@ mod assignment;
 mod commands;
 mod context;
 mod control;
+#[cfg(test)]
+mod fixture;
 mod live;
 mod metrics;
 mod outbox;

@@ -117,7 +117,13 @@ fn rounded(us: i64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+
     use super::*;
+    use crate::{
+        agent::{fixture, outbox::tests::sealed},
+        domain::{id::SessionId, spool},
+    };
 
     fn problem(reason: &str) -> Problem {
         Problem { reason: reason.into(), message: String::new() }
@@ -151,6 +157,28 @@ mod tests {
         ] {
             assert_eq!(merged(runner, age, ours, Activity::Running, false), want);
         }
+    }
+
+    #[tokio::test]
+    async fn nothing_is_drained_while_a_segment_is_not_stored_however_long_ago_it_was_announced() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let context = fixture::context(folder.path(), Activity::Draining, "http://127.0.0.1:1").await;
+        let stopped = RunnerReport { phase: Phase::Paused, ..running() };
+        let report = |report: &RunnerReport| {
+            let text = serde_json::to_vec(report).expect("JSON");
+            std::fs::write(folder.path().join("spool").join(spool::REPORT_FILE), text).expect("writes");
+        };
+        let phase = async || compose(&context).await.expect("reads").phase;
+        report(&stopped);
+        let key = sealed(&context.outbox, 1).await.remove(0);
+        context.outbox.added(&key).await.expect("writes");
+        context.outbox.announced(&key, Timestamp::UNIX_EPOCH).await.expect("writes");
+        assert_eq!(phase().await, Phase::Draining);
+        context.outbox.stored(&key).await.expect("writes");
+        assert_eq!(phase().await, Phase::Drained);
+        // A session that is not sealed yet.
+        std::fs::create_dir(folder.path().join("spool").join(SessionId::new().to_string())).expect("a folder");
+        assert_eq!(phase().await, Phase::Draining);
     }
 
     #[test]

@@ -116,11 +116,41 @@ async fn next(context: &Context, newest_first: bool, client: &mut Client) -> Res
             Ok(true)
         }
         Err(Error::Damaged(why)) => {
-            lost(context, &segment, &why).await?;
+            without_copy(context, client, &segment, &why).await?;
             Ok(true)
         }
         Err(error) => Err(error),
     }
+}
+
+/// The local copy is of no use any more: only what no storage node has either is lost.
+///
+/// Trap: a pin that is pending says nothing about the bytes. It may wait its turn behind a thousand others.
+async fn without_copy(context: &Context, client: &mut Client, segment: &Segment, why: &str) -> Result<(), Error> {
+    match is_held(&client.get(context)?, segment).await {
+        Ok(true) => {
+            context.outbox.added(&segment.key).await?;
+            context.to_announce.raise();
+        }
+        Ok(false) => lost(context, segment, why).await?,
+        // Neither yes nor no. As long as it is not stored, the recorder asks for it again.
+        Err(error) if context.outbox.set_aside(&segment.key).await? => {
+            tracing::debug!(session = %segment.key.session, seq = segment.key.seq, "{}", telemetry::chain(&error));
+        }
+        Err(error) => return Err(error),
+    }
+    Ok(())
+}
+
+/// Is the segment with its init section in IPFS?
+async fn is_held(agent: &StorageAgent, segment: &Segment) -> Result<bool, Error> {
+    for blob in [&segment.blob, &segment.init] {
+        let Ok(cid) = Cid::try_from(blob.cid.as_str()) else { return Ok(false) };
+        if !agent.has(&cid).await? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 async fn upload(context: &Context, client: &mut Client, segment: &Segment) -> Result<(), Error> {
@@ -167,7 +197,7 @@ fn hash(context: &Context, path: &Path) -> io::Result<FileDigest> {
 }
 
 /// The segment will never be stored: that is told, and nothing else waits for it.
-pub async fn lost(context: &Context, segment: &Segment, why: &str) -> Result<(), outbox::Error> {
+async fn lost(context: &Context, segment: &Segment, why: &str) -> Result<(), outbox::Error> {
     tracing::warn!(session = %segment.key.session, seq = segment.key.seq, "a segment is lost: {why}");
     let gap = gap(segment, GapReason::SegmentLost, why);
     context.outbox.forget(&segment.key, Some(&gap)).await?;
@@ -212,5 +242,39 @@ impl Client {
         let agent = StorageAgent::new(url.clone(), token.clone())?;
         self.made = Some((url, token, agent.clone()));
         Ok(agent)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wiremock::{Mock, MockServer, ResponseTemplate, matchers::method};
+
+    use super::*;
+    use crate::{
+        agent::{context::now, fixture, outbox::tests::sealed},
+        domain::control::{Activity, Backlog},
+    };
+
+    #[tokio::test]
+    async fn a_segment_whose_copy_was_dropped_is_lost_only_when_every_node_says_no() {
+        for (status, want) in [
+            (200, (1, 0, 0)), // there: announced once more
+            (503, (0, 1, 0)), // nobody knows: as before
+            (404, (0, 0, 1)), // nowhere: a gap
+        ] {
+            let server = MockServer::start().await;
+            Mock::given(method("HEAD")).respond_with(ResponseTemplate::new(status)).mount(&server).await;
+            let folder = tempfile::tempdir().expect("a folder");
+            let context = fixture::context(folder.path(), Activity::Running, &server.uri()).await;
+            let key = sealed(&context.outbox, 1).await.remove(0);
+            context.outbox.added(&key).await.expect("writes");
+            context.outbox.announced(&key, now()).await.expect("writes");
+            context.outbox.dropped(&key).await.expect("writes");
+            assert!(context.outbox.readd(&key).await.expect("writes"));
+            assert!(next(&context, false, &mut Client::default()).await.expect("settled"));
+            let Backlog { unannounced, unstored, .. } = context.outbox.backlog().await.expect("reads");
+            let gaps = context.outbox.untold_gaps().await.expect("reads");
+            assert_eq!((unannounced, unstored, gaps), want, "{status}");
+        }
     }
 }

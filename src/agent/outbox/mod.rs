@@ -220,4 +220,4 @@ fn number(value: u64) -> i64 {
 }
 
 #[cfg(test)]
-mod tests;
+pub mod tests;

@@ -7,7 +7,7 @@ use crate::domain::{
 };
 
 fn blob(bytes: u64) -> Blob {
-    Blob { cid: "bafk".into(), sha256: "00".into(), bytes }
+    Blob { cid: crate::domain::cid::of(b"footage").to_string(), sha256: "00".into(), bytes }
 }
 
 fn now() -> Timestamp {
@@ -21,7 +21,7 @@ fn found(seq: u64) -> Found {
 }
 
 /// Seals segments `0..count` of a new session.
-async fn sealed(outbox: &Outbox, count: u64) -> Vec<SegmentKey> {
+pub async fn sealed(outbox: &Outbox, count: u64) -> Vec<SegmentKey> {
     let mut stream = outbox.stream().await.expect("reads").unwrap_or_else(|| StreamBook::new(now()));
     let session = SessionId::new();
     let book = SessionBook::open(&stream, session, 4, &[found(0)]).expect("a segment");
@@ -114,7 +114,14 @@ async fn disk_pressure_drops_stored_then_added_then_the_oldest() {
         outbox.dropped(&segment.key).await.expect("writes");
     }
     assert_eq!(order, [(2, State::Stored), (1, State::Added), (0, State::Sealed)]);
-    assert_eq!(outbox.readd(&keys[1]).await.expect("reads"), Some(false), "the copy is gone");
+    // Asked for again without a copy: after everything that has one, and back if nobody knows about it.
+    assert!(outbox.readd(&keys[1]).await.expect("writes"), "known");
+    assert_eq!(outbox.to_add(true, &[]).await.expect("reads").expect("waits").key, keys[1]);
+    assert!(!outbox.set_aside(&keys[1]).await.expect("writes"), "never announced");
+    outbox.added(&keys[1]).await.expect("writes");
+    outbox.announced(&keys[1], now()).await.expect("writes");
+    assert!(outbox.readd(&keys[1]).await.expect("writes") && outbox.set_aside(&keys[1]).await.expect("writes"));
+    assert_eq!(outbox.backlog().await.expect("reads").unstored, 1);
 }
 
 #[tokio::test]
