@@ -313,7 +313,7 @@ impl Sealer<'_> {
 }
 
 /// Why a file gave no segment.
-enum Unusable {
+pub(super) enum Unusable {
     /// For good.
     Damaged(String),
     /// Perhaps not the next time.

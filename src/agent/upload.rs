@@ -16,6 +16,7 @@ use tokio_util::io::ReaderStream;
 use super::{
     context::{Context, Part},
     outbox,
+    sealer::Unusable,
     spool::{init_path, segment_path},
 };
 use crate::{
@@ -43,6 +44,9 @@ pub enum Error {
     /// The memory failed.
     #[error(transparent)]
     Outbox(#[from] outbox::Error),
+    /// The spool failed; perhaps not the next time.
+    #[error("failed to read a segment from the spool")]
+    Spool(#[source] io::Error),
     /// There is nobody to upload to yet.
     #[error("there is no token for the storage group yet: create a StorageNode")]
     NoToken,
@@ -52,10 +56,18 @@ pub enum Error {
 }
 
 impl Error {
+    /// Trap: too many open files or a disk that stumbles are no reason to give a segment up.
+    fn of_opening(error: io::Error) -> Self {
+        match Unusable::from(error) {
+            Unusable::Damaged(why) => Self::Damaged(why),
+            Unusable::Failed(error) => Self::Spool(error),
+        }
+    }
+
     fn reason(&self) -> &'static str {
         match self {
             Self::Storage(error) => error.reason(),
-            Self::Outbox(_) => "SpoolFailed",
+            Self::Outbox(_) | Self::Spool(_) => "SpoolFailed",
             Self::NoToken => "StorageMissing",
             Self::Damaged(_) => "SegmentLost",
         }
@@ -166,7 +178,7 @@ async fn upload(context: &Context, client: &mut Client, segment: &Segment) -> Re
 async fn put(context: &Context, agent: &StorageAgent, path: &Path, blob: &Blob) -> Result<(), Error> {
     let cid = Cid::try_from(blob.cid.as_str()).map_err(|error| Error::Damaged(error.to_string()))?;
     let digest = FileDigest { cid, sha256: blob.sha256.clone(), bytes: blob.bytes };
-    let (file, length, _) = context.spool.file(path).map_err(|error| Error::Damaged(error.to_string()))?;
+    let (file, length, _) = context.spool.file(path).map_err(Error::of_opening)?;
     if length != blob.bytes {
         return Err(Error::Damaged(format!("{length} bytes instead of {}", blob.bytes)));
     }
@@ -254,6 +266,20 @@ mod tests {
         agent::{context::now, fixture, outbox::tests::sealed},
         domain::control::{Activity, Backlog},
     };
+
+    #[test]
+    fn a_disk_that_stumbles_loses_no_segment() {
+        use rustix::io::Errno;
+        for (error, reason) in [
+            (Errno::MFILE, "SpoolFailed"),
+            (Errno::IO, "SpoolFailed"),
+            (Errno::NOMEM, "SpoolFailed"),
+            (Errno::NOENT, "SegmentLost"),
+            (Errno::LOOP, "SegmentLost"),
+        ] {
+            assert_eq!(Error::of_opening(error.into()).reason(), reason, "{error}");
+        }
+    }
 
     #[tokio::test]
     async fn a_segment_whose_copy_was_dropped_is_lost_only_when_every_node_says_no() {
