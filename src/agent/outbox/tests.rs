@@ -153,6 +153,19 @@ async fn a_damaged_outbox_is_put_aside_and_numbers_resume_above_the_floor() {
 }
 
 #[tokio::test]
+async fn an_outbox_that_cannot_be_opened_just_now_is_left_as_it_is() {
+    let (folder, outbox) = fresh().await;
+    let keys = sealed(&outbox, 1).await;
+    outbox.close_file().await;
+    // A journal that cannot be made, as on a full disk.
+    std::fs::create_dir(folder.path().join("outbox.db-wal")).expect("a folder");
+    assert!(Outbox::open(folder.path()).await.is_err());
+    std::fs::remove_dir(folder.path().join("outbox.db-wal")).expect("removed");
+    let again = Outbox::open(folder.path()).await.expect("opens");
+    assert_eq!(again.to_add(false, &[]).await.expect("reads").map(|s| s.key), keys.first().cloned());
+}
+
+#[tokio::test]
 async fn a_lost_segment_leaves_a_gap_to_tell() {
     let (_folder, outbox) = fresh().await;
     let keys = sealed(&outbox, 1).await;
