@@ -129,9 +129,12 @@ impl Outbox {
         Ok(())
     }
 
-    /// After `hello`: everything that is not stored is announced again.
-    pub async fn announce_all_again(&self) -> Result<()> {
-        sqlx::query("UPDATE segments SET again_us = 0 WHERE state = 2").execute(&self.pool).await?;
+    /// After `hello`: what was announced once is announced again, in case the broker has lost it. Trap: everything, each
+    /// time, would fill the recorder's queue with a whole spool for each connection while the recorder is away.
+    pub async fn announce_once_more(&self) -> Result<()> {
+        sqlx::query("UPDATE segments SET again_us = 0 WHERE state = 2 AND announcements = 1")
+            .execute(&self.pool)
+            .await?;
         Ok(())
     }
 

@@ -78,8 +78,13 @@ async fn a_segment_moves_forward_and_repetitions_change_nothing() {
 
     let in_five_minutes = now() + jiff::SignedDuration::from_mins(5);
     assert_eq!(outbox.to_announce(in_five_minutes, 10).await.expect("reads").len(), 1, "not stored: again");
-    outbox.announce_all_again().await.expect("writes");
+    outbox.announce_once_more().await.expect("writes");
     assert_eq!(outbox.to_announce(now(), 10).await.expect("reads").len(), 1, "after hello: again");
+    outbox.announced(&keys[0], now()).await.expect("writes");
+    for _connection in 0..9 {
+        outbox.announce_once_more().await.expect("writes");
+        assert_eq!(outbox.to_announce(now(), 10).await.expect("reads"), [], "a broker that flaps repeats nothing");
+    }
 
     assert_eq!(outbox.stored(&keys[1]).await.expect("writes"), 1, "a sealed one can't be stored");
     assert_eq!(outbox.stored(&keys[1]).await.expect("writes"), 0);
