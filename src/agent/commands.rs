@@ -8,7 +8,6 @@ use super::{
     announce::say,
     assignment::{self, Taken},
     context::Context,
-    upload,
 };
 use crate::{
     clients::broker::{self, Broker, Delivery, Publish},
@@ -121,14 +120,10 @@ async fn stored(context: &Context, stored: &Stored) -> Result<(), Error> {
 
 async fn readd(context: &Context, readd: &Readd) -> Result<(), Error> {
     for key in &readd.segments {
-        match context.outbox.readd(key).await? {
-            Some(true) => context.to_add.raise(),
-            Some(false) => {
-                if let Some(segment) = context.outbox.segment(key).await? {
-                    upload::lost(context, &segment, "its copy was dropped when the spool was full").await?;
-                }
-            }
-            None => tracing::warn!(session = %key.session, seq = key.seq, "asked for a segment that was let go"),
+        if context.outbox.readd(key).await? {
+            context.to_add.raise();
+        } else {
+            tracing::warn!(session = %key.session, seq = key.seq, "asked for a segment that was let go");
         }
     }
     Ok(())

@@ -80,7 +80,7 @@ async fn connection(context: &Context) -> Result<(), Error> {
     context.metrics.connected(true);
     let revision = context.applied().map_or(0, |applied| applied.revision);
     say(&broker, uid, Event::Hello, &Hello { revision }, Publish::default()).await?;
-    context.outbox.announce_all_again().await?;
+    context.outbox.announce_once_more().await?;
     tokio::select! {
         ended = listen(context, &broker, uid) => ended?,
         ended = announce::run(context, &broker, uid) => ended?,

@@ -9,6 +9,8 @@ mod assignment;
 mod commands;
 mod context;
 mod control;
+#[cfg(test)]
+mod fixture;
 mod live;
 mod metrics;
 mod outbox;
@@ -124,17 +126,19 @@ async fn finish(context: &Context) {
     context.finished.cancel();
 }
 
+/// Is everything that was captured sealed?
+async fn is_sealed(context: &Context) -> Result<bool, outbox::Error> {
+    let Some(newest) = context.spool.sessions()?.pop() else { return Ok(true) };
+    // A session is closed once the runner has said how it ended and all of it is sealed; the newest is closed last.
+    let row = context.outbox.session(newest).await?;
+    let ended = context.spool.session_file(newest).is_some_and(|file| file.ended.is_some());
+    Ok(row.map_or(ended, |row| row.closed))
+}
+
 /// Is everything sealed and announced? `impatient`: the runner has had its time to end ffmpeg.
 async fn is_flushed(context: &Context, impatient: bool) -> Result<bool, outbox::Error> {
-    if let Some(newest) = context.spool.sessions().unwrap_or_default().last()
-        && !impatient
-    {
-        // A session is closed once the runner has said how it ended and all of it is sealed.
-        let row = context.outbox.session(*newest).await?;
-        let ended = context.spool.session_file(*newest).is_some_and(|file| file.ended.is_some());
-        if !row.map_or(ended, |row| row.closed) {
-            return Ok(false);
-        }
+    if !impatient && !is_sealed(context).await? {
+        return Ok(false);
     }
     let backlog = context.outbox.backlog().await?;
     Ok(backlog.unannounced == 0 && context.outbox.untold_gaps().await? == 0)

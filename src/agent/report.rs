@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration, time::SystemTime};
 
-use super::context::{Context, Seen, now};
+use super::context::{Context, Seen};
 use crate::{
     domain::{
         control::{Activity, Backlog, InstanceReport, Phase, Problem},
@@ -15,8 +15,6 @@ use crate::{
 const SILENT: Duration = Duration::from_secs(3 * REPORT_TOUCH_SECONDS);
 /// Silence makes no event: look now and then.
 const LOOK: Duration = Duration::from_secs(REPORT_TOUCH_SECONDS);
-/// What is announced and not stored may be asked for again (a pin that hangs for 2 minutes); after this nobody asks.
-const DRAIN_PATIENCE_US: i64 = 180_000_000;
 /// Clocks that part show it only now and then, between two corrections: the word stays for a while.
 const DRIFT_STAYS: Duration = Duration::from_secs(120);
 
@@ -50,12 +48,12 @@ async fn compose(context: &Context) -> Result<InstanceReport, super::outbox::Err
     });
     let backlog = context.outbox.backlog().await?;
     let activity = context.applied().map(|applied| (applied.revision, applied.assignment.activity));
-    let untold = context.outbox.untold_gaps().await?;
-    let last = context.outbox.last_announcement_us().await?;
-    let waiting_us = last.map(|last| now().as_microsecond().saturating_sub(last));
+    // Trap: whoever says "drained" is deleted with the volume. No time that has passed makes a copy superfluous: storage,
+    // broker and server may be away for longer.
     let drained = backlog.unannounced == 0
-        && untold == 0
-        && (backlog.unstored == 0 || waiting_us.is_none_or(|waiting| waiting > DRAIN_PATIENCE_US));
+        && backlog.unstored == 0
+        && context.outbox.untold_gaps().await? == 0
+        && super::is_sealed(context).await?;
     Ok(merge(runner, context.worst_problem(), activity, backlog, drained, context.seen()))
 }
 
@@ -119,7 +117,13 @@ fn rounded(us: i64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+
     use super::*;
+    use crate::{
+        agent::{fixture, outbox::tests::sealed},
+        domain::{id::SessionId, spool},
+    };
 
     fn problem(reason: &str) -> Problem {
         Problem { reason: reason.into(), message: String::new() }
@@ -153,6 +157,28 @@ mod tests {
         ] {
             assert_eq!(merged(runner, age, ours, Activity::Running, false), want);
         }
+    }
+
+    #[tokio::test]
+    async fn nothing_is_drained_while_a_segment_is_not_stored_however_long_ago_it_was_announced() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let context = fixture::context(folder.path(), Activity::Draining, "http://127.0.0.1:1").await;
+        let stopped = RunnerReport { phase: Phase::Paused, ..running() };
+        let report = |report: &RunnerReport| {
+            let text = serde_json::to_vec(report).expect("JSON");
+            std::fs::write(folder.path().join("spool").join(spool::REPORT_FILE), text).expect("writes");
+        };
+        let phase = async || compose(&context).await.expect("reads").phase;
+        report(&stopped);
+        let key = sealed(&context.outbox, 1).await.remove(0);
+        context.outbox.added(&key).await.expect("writes");
+        context.outbox.announced(&key, Timestamp::UNIX_EPOCH).await.expect("writes");
+        assert_eq!(phase().await, Phase::Draining);
+        context.outbox.stored(&key).await.expect("writes");
+        assert_eq!(phase().await, Phase::Drained);
+        // A session that is not sealed yet.
+        std::fs::create_dir(folder.path().join("spool").join(SessionId::new().to_string())).expect("a folder");
+        assert_eq!(phase().await, Phase::Draining);
     }
 
     #[test]

@@ -98,15 +98,20 @@ impl Sealer<'_> {
             if row.as_ref().is_some_and(|row| row.closed) {
                 continue;
             }
-            if row.is_none() && stream.last.is_some_and(|(newest, _)| *session < newest) {
-                // Runners capture one session after the other: this one is no runner's, or long done with.
+            // Read before the list of segments: once a session has ended, that list is complete.
+            let file = spool.session_file(*session);
+            let is_late = row.is_none() && stream.last.is_some_and(|(newest, _)| *session < newest);
+            if is_late && file.is_none() {
+                tracing::warn!(%session, "removed a session that is no runner's");
                 spool.remove_session(*session)?;
                 continue;
             }
-            // Read before the list of segments: once a session has ended, that list is complete.
-            let ended = spool.session_file(*session).and_then(|file| file.ended);
+            let is_open = file.as_ref().is_some_and(|file| file.ended.is_none());
+            let ended = file.and_then(|file| file.ended);
             self.session(&applied, *session, row, &mut stream).await?;
-            let is_newest = sessions.last() == Some(session);
+            // Trap: after a clock was set back, the session that is being written need not be the last by name.
+            let is_current = is_open && (is_late || stream.last.is_some_and(|(newest, _)| newest == *session));
+            let is_newest = is_current || sessions.last() == Some(session);
             if ended.is_some() || !is_newest {
                 self.damaged.retain(|(of, _), _| of != session);
                 if outbox.session(*session).await?.is_some() {
@@ -308,7 +313,7 @@ impl Sealer<'_> {
 }
 
 /// Why a file gave no segment.
-enum Unusable {
+pub(super) enum Unusable {
     /// For good.
     Damaged(String),
     /// Perhaps not the next time.
@@ -362,7 +367,8 @@ fn sealed_us(session: SessionId, modified: SystemTime) -> i64 {
         let (seconds, nanos) = time.to_unix();
         i64::try_from(seconds).unwrap_or(0).saturating_mul(1_000_000) + i64::from(nanos / 1_000)
     });
-    modified.max(begun).min(now)
+    // A session may be named after a clock that was ahead of ours.
+    if begun > now { modified.min(now) } else { modified.max(begun).min(now) }
 }
 
 fn blob(digest: &FileDigest) -> Blob {
@@ -371,4 +377,37 @@ fn blob(digest: &FileDigest) -> Blob {
 
 fn at(us: i64) -> Timestamp {
     Timestamp::from_microsecond(us).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        agent::{fixture, outbox::tests::sealed},
+        domain::control::{Activity, VideoInfo},
+    };
+
+    #[tokio::test]
+    async fn a_session_that_is_being_written_is_not_removed_because_the_clock_was_set_back() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let context = fixture::context(folder.path(), Activity::Running, "http://127.0.0.1:1").await;
+        let early: SessionId = "01800000-0000-7000-8000-000000000000".parse().expect("a session");
+        let stray: SessionId = "01800000-0000-7000-8000-000000000001".parse().expect("a session");
+        sealed(&context.outbox, 1).await;
+        for session in [early, stray] {
+            std::fs::create_dir_all(context.spool.path().join(session.to_string()).join(SOURCE)).expect("a folder");
+        }
+        let file = spool::SessionFile {
+            session: early,
+            revision: 3,
+            started: now(),
+            segment_seconds: 4,
+            video: Some(VideoInfo::default()),
+            ended: None,
+        };
+        let path = context.spool.path().join(early.to_string()).join(spool::SESSION_FILE);
+        std::fs::write(path, serde_json::to_vec(&file).expect("JSON")).expect("writes");
+        Sealer { context: &context, damaged: HashMap::new() }.scan().await.expect("scans");
+        assert_eq!(context.spool.sessions().expect("lists"), [early], "the one without a runner's word goes");
+    }
 }

@@ -1,7 +1,7 @@
 //! Lets go of local copies: those that are stored, and under disk pressure whatever costs least.
 //!
-//! The order under pressure: stored copies, copies of what IPFS already has (nothing is lost by that), then the oldest
-//! footage, each announced as a gap. Capture never waits for any of it.
+//! The order under pressure: stored copies, copies of what one storage node has already (then the only one until it is
+//! pinned), then the oldest footage, each announced as a gap. Capture never waits for any of it.
 
 use std::sync::Arc;
 
@@ -68,7 +68,7 @@ async fn relieve(context: &Context) -> Result<(), Error> {
         context.live.remove(&segment.key);
         match state {
             State::Stored => context.outbox.forget(&segment.key, None).await?,
-            // The bytes are in IPFS: no footage is lost.
+            // The bytes are in IPFS, unpinned: gone only if that node loses them too before they are stored.
             State::Added | State::Announced => context.outbox.dropped(&segment.key).await?,
             State::Sealed => {
                 let gap = upload::gap(&segment, GapReason::SpoolFull, "the spool was full: enlarge spool.size");

@@ -16,6 +16,7 @@ use tokio_util::io::ReaderStream;
 use super::{
     context::{Context, Part},
     outbox,
+    sealer::Unusable,
     spool::{init_path, segment_path},
 };
 use crate::{
@@ -43,6 +44,9 @@ pub enum Error {
     /// The memory failed.
     #[error(transparent)]
     Outbox(#[from] outbox::Error),
+    /// The spool failed; perhaps not the next time.
+    #[error("failed to read a segment from the spool")]
+    Spool(#[source] io::Error),
     /// There is nobody to upload to yet.
     #[error("there is no token for the storage group yet: create a StorageNode")]
     NoToken,
@@ -52,10 +56,18 @@ pub enum Error {
 }
 
 impl Error {
+    /// Trap: too many open files or a disk that stumbles are no reason to give a segment up.
+    fn of_opening(error: io::Error) -> Self {
+        match Unusable::from(error) {
+            Unusable::Damaged(why) => Self::Damaged(why),
+            Unusable::Failed(error) => Self::Spool(error),
+        }
+    }
+
     fn reason(&self) -> &'static str {
         match self {
             Self::Storage(error) => error.reason(),
-            Self::Outbox(_) => "SpoolFailed",
+            Self::Outbox(_) | Self::Spool(_) => "SpoolFailed",
             Self::NoToken => "StorageMissing",
             Self::Damaged(_) => "SegmentLost",
         }
@@ -116,11 +128,41 @@ async fn next(context: &Context, newest_first: bool, client: &mut Client) -> Res
             Ok(true)
         }
         Err(Error::Damaged(why)) => {
-            lost(context, &segment, &why).await?;
+            without_copy(context, client, &segment, &why).await?;
             Ok(true)
         }
         Err(error) => Err(error),
     }
+}
+
+/// The local copy is of no use any more: only what no storage node has either is lost.
+///
+/// Trap: a pin that is pending says nothing about the bytes. It may wait its turn behind a thousand others.
+async fn without_copy(context: &Context, client: &mut Client, segment: &Segment, why: &str) -> Result<(), Error> {
+    match is_held(&client.get(context)?, segment).await {
+        Ok(true) => {
+            context.outbox.added(&segment.key).await?;
+            context.to_announce.raise();
+        }
+        Ok(false) => lost(context, segment, why).await?,
+        // Neither yes nor no. As long as it is not stored, the recorder asks for it again.
+        Err(error) if context.outbox.set_aside(&segment.key).await? => {
+            tracing::debug!(session = %segment.key.session, seq = segment.key.seq, "{}", telemetry::chain(&error));
+        }
+        Err(error) => return Err(error),
+    }
+    Ok(())
+}
+
+/// Is the segment with its init section in IPFS?
+async fn is_held(agent: &StorageAgent, segment: &Segment) -> Result<bool, Error> {
+    for blob in [&segment.blob, &segment.init] {
+        let Ok(cid) = Cid::try_from(blob.cid.as_str()) else { return Ok(false) };
+        if !agent.has(&cid).await? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 async fn upload(context: &Context, client: &mut Client, segment: &Segment) -> Result<(), Error> {
@@ -136,7 +178,7 @@ async fn upload(context: &Context, client: &mut Client, segment: &Segment) -> Re
 async fn put(context: &Context, agent: &StorageAgent, path: &Path, blob: &Blob) -> Result<(), Error> {
     let cid = Cid::try_from(blob.cid.as_str()).map_err(|error| Error::Damaged(error.to_string()))?;
     let digest = FileDigest { cid, sha256: blob.sha256.clone(), bytes: blob.bytes };
-    let (file, length, _) = context.spool.file(path).map_err(|error| Error::Damaged(error.to_string()))?;
+    let (file, length, _) = context.spool.file(path).map_err(Error::of_opening)?;
     if length != blob.bytes {
         return Err(Error::Damaged(format!("{length} bytes instead of {}", blob.bytes)));
     }
@@ -167,7 +209,7 @@ fn hash(context: &Context, path: &Path) -> io::Result<FileDigest> {
 }
 
 /// The segment will never be stored: that is told, and nothing else waits for it.
-pub async fn lost(context: &Context, segment: &Segment, why: &str) -> Result<(), outbox::Error> {
+async fn lost(context: &Context, segment: &Segment, why: &str) -> Result<(), outbox::Error> {
     tracing::warn!(session = %segment.key.session, seq = segment.key.seq, "a segment is lost: {why}");
     let gap = gap(segment, GapReason::SegmentLost, why);
     context.outbox.forget(&segment.key, Some(&gap)).await?;
@@ -212,5 +254,53 @@ impl Client {
         let agent = StorageAgent::new(url.clone(), token.clone())?;
         self.made = Some((url, token, agent.clone()));
         Ok(agent)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wiremock::{Mock, MockServer, ResponseTemplate, matchers::method};
+
+    use super::*;
+    use crate::{
+        agent::{context::now, fixture, outbox::tests::sealed},
+        domain::control::{Activity, Backlog},
+    };
+
+    #[test]
+    fn a_disk_that_stumbles_loses_no_segment() {
+        use rustix::io::Errno;
+        for (error, reason) in [
+            (Errno::MFILE, "SpoolFailed"),
+            (Errno::IO, "SpoolFailed"),
+            (Errno::NOMEM, "SpoolFailed"),
+            (Errno::NOENT, "SegmentLost"),
+            (Errno::LOOP, "SegmentLost"),
+        ] {
+            assert_eq!(Error::of_opening(error.into()).reason(), reason, "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_segment_whose_copy_was_dropped_is_lost_only_when_every_node_says_no() {
+        for (status, want) in [
+            (200, (1, 0, 0)), // there: announced once more
+            (503, (0, 1, 0)), // nobody knows: as before
+            (404, (0, 0, 1)), // nowhere: a gap
+        ] {
+            let server = MockServer::start().await;
+            Mock::given(method("HEAD")).respond_with(ResponseTemplate::new(status)).mount(&server).await;
+            let folder = tempfile::tempdir().expect("a folder");
+            let context = fixture::context(folder.path(), Activity::Running, &server.uri()).await;
+            let key = sealed(&context.outbox, 1).await.remove(0);
+            context.outbox.added(&key).await.expect("writes");
+            context.outbox.announced(&key, now()).await.expect("writes");
+            context.outbox.dropped(&key).await.expect("writes");
+            assert!(context.outbox.readd(&key).await.expect("writes"));
+            assert!(next(&context, false, &mut Client::default()).await.expect("settled"));
+            let Backlog { unannounced, unstored, .. } = context.outbox.backlog().await.expect("reads");
+            let gaps = context.outbox.untold_gaps().await.expect("reads");
+            assert_eq!((unannounced, unstored, gaps), want, "{status}");
+        }
     }
 }

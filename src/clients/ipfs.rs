@@ -24,7 +24,7 @@ mod error;
 #[cfg(test)]
 mod tests;
 
-use answers::{Added, FileStat, Id, PeerList, Put, Removed};
+use answers::{Added, FileStat, Id, PeerList, Pong, Put, Removed};
 pub use error::Error;
 
 /// Patience for what kubo knows by heart.
@@ -213,6 +213,19 @@ impl Ipfs {
     pub async fn peered(&self) -> Result<Vec<PeerId>, Error> {
         let body = succeed("swarm/peering/ls", self.call("swarm/peering/ls", QUICK)).await?;
         Ok(decode::<PeerList>("swarm/peering/ls", &body)?.ids())
+    }
+
+    /// Does this peer answer now? Trap: kubo takes one whose machine lost power for connected for the better part of a
+    /// minute.
+    pub async fn answers(&self, id: &PeerId) -> Result<bool, Error> {
+        let request = self.call("ping", QUICK).query(&[("arg", id.as_str()), ("count", "1"), ("timeout", "5s")]);
+        let body = match succeed("ping", request).await {
+            Ok(body) => body,
+            Err(Error::Refused { .. } | Error::NotFound { .. } | Error::Timeout { .. }) => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        let mut lines = serde_json::Deserializer::from_slice(&body).into_iter::<Pong>();
+        Ok(lines.any(|line| line.is_ok_and(|pong| pong.success && pong.time > 0)))
     }
 
     /// Keep a connection to this peer (until the daemon ends: the configuration is another's).

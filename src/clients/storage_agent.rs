@@ -118,6 +118,16 @@ impl StorageAgent {
         }
     }
 
+    /// Does the group have the bytes of a file? An error is neither yes nor no.
+    pub async fn has(&self, cid: &Cid) -> Result<bool, Error> {
+        let request = self.authorised(self.http.head(format!("{}/v1/files/{cid}", self.base)));
+        match send(request, Some(cid)).await {
+            Ok(_) => Ok(true),
+            Err(Error::Missing(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Makes the directory of a roll-up, so that one pin covers its files.
     pub async fn put_directory(&self, directory: &Directory) -> Result<(), Error> {
         let entries = directory.entries.iter().map(|Entry { name, cid, size }| RollupEntry {
@@ -242,6 +252,24 @@ mod tests {
             .await;
         assert_eq!(agent.get(&cid::of(b"footage")).await.expect_err("altered").reason(), "ContentMismatch");
         assert_eq!(agent.get(&cid::of(b"altered")).await.expect("as asked for"), "altered");
+    }
+
+    #[tokio::test]
+    async fn only_a_clear_no_says_that_nobody_has_it() {
+        let (server, agent) = server().await;
+        let cid = cid::of(b"footage");
+        for (status, answer) in [(200, Some(true)), (404, Some(false)), (503, None), (403, None), (405, None)] {
+            server.reset().await;
+            Mock::given(method("HEAD"))
+                .and(path(format!("/v1/files/{cid}")))
+                .and(bearer_token("token"))
+                .respond_with(ResponseTemplate::new(status))
+                .mount(&server)
+                .await;
+            assert_eq!(agent.has(&cid).await.ok(), answer, "{status}");
+        }
+        let nobody = StorageAgent::new("http://127.0.0.1:1", "token").expect("a client");
+        assert!(nobody.has(&cid).await.is_err());
     }
 
     #[tokio::test]

@@ -84,6 +84,19 @@ impl SessionId {
     pub fn new() -> Self {
         Self(Uuid::now_v7())
     }
+
+    /// A new session that sorts after this one also when the clock was set back since.
+    pub fn after(last: Self) -> Self {
+        let new = Self::new();
+        if new > last {
+            return new;
+        }
+        let mut random = [0; 10];
+        random.copy_from_slice(&new.0.as_bytes()[6..]);
+        // The first 48 bits are milliseconds; a name from another hand may hold the last of them.
+        let millis = u64::try_from(last.0.as_u128() >> 80).map_or(u64::MAX, |millis| millis + 1).min((1 << 48) - 1);
+        Self(uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid())
+    }
 }
 
 impl Default for SessionId {
@@ -101,6 +114,17 @@ mod tests {
         assert_ne!(InstanceUid::of("p1", "c", Role::Capture, 0), InstanceUid::of("p2", "c", Role::Capture, 0));
         assert_ne!(StreamId::of("p1", "c"), StreamId::of("p2", "c"));
         assert_eq!(StreamId::of("p1", "c"), StreamId::of("p1", "c"));
+    }
+
+    #[test]
+    fn sessions_keep_their_order_when_the_clock_is_set_back() {
+        let in_2100 = SessionId("03bb2cc3-d800-7000-8000-000000000000".parse().expect("a UUID"));
+        let (next, one_more) = (SessionId::after(in_2100), SessionId::after(SessionId::after(in_2100)));
+        assert!(in_2100 < next && next < one_more, "{next} {one_more}");
+        assert_eq!(next.0.get_version_num(), 7);
+        let before = SessionId::new();
+        assert!(SessionId::after(before) > before);
+        let _ = SessionId::after(SessionId(Uuid::max()));
     }
 
     #[test]

@@ -35,6 +35,15 @@ pub fn bytes(text: &str) -> Option<u64> {
     u64::try_from(parse(text)? / NANO).ok()
 }
 
+/// So many bytes as a person says it: coarse, so that a message with it rests.
+pub fn spoken(bytes: u64) -> String {
+    match bytes {
+        0..1_000_000 => "less than 1 MB".to_owned(),
+        1_000_000..1_000_000_000 => format!("{} MB", bytes / 1_000_000),
+        _ => format!("{}.{} GB", bytes / 1_000_000_000, bytes % 1_000_000_000 / 100_000_000),
+    }
+}
+
 fn scale(suffix: &str) -> Option<(i128, i128)> {
     Some(match suffix {
         "" => (1, 1),
@@ -76,5 +85,19 @@ mod tests {
             assert_eq!(parse(bad), None, "{bad}");
         }
         assert_eq!(bytes("-1"), None);
+    }
+
+    #[test]
+    fn says_bytes_as_people_do() {
+        for (bytes, words) in [
+            (0, "less than 1 MB"),
+            (999_999, "less than 1 MB"),
+            (1_000_000, "1 MB"),
+            (999_999_999, "999 MB"),
+            (1_250_000_000, "1.2 GB"),
+            (12_000_000_000, "12.0 GB"),
+        ] {
+            assert_eq!(spoken(bytes), words);
+        }
     }
 }

@@ -7,7 +7,7 @@ use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta:
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 
 /// Reasons that follow from what a person asked for: no warning.
-const WANTED: [&str; 6] = ["Paused", "Stopped", "NotSelected", "Starting", "Pending", "RollingOut"];
+const WANTED: [&str; 7] = ["Paused", "Stopped", "NotSelected", "Starting", "Pending", "RollingOut", "Draining"];
 
 /// Publishes Events in the operator's name.
 #[derive(Clone)]

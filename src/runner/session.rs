@@ -26,7 +26,10 @@ pub struct Session {
 impl Session {
     /// Makes the folder of a new session.
     pub fn begin(spool: &Path, revision: u64, segment_seconds: u32, video: &VideoInfo) -> io::Result<Self> {
-        let session = SessionId::new();
+        // Trap: the agent takes sessions in the order of their names, and ours come from a clock that may have been ahead.
+        let folders = fs::read_dir(spool)?.flatten();
+        let newest = folders.filter_map(|folder| spool::session_of(folder.file_name().to_str()?)).max();
+        let session = newest.map_or_else(SessionId::new, SessionId::after);
         let folder = spool.join(session.to_string());
         fs::create_dir(&folder)?;
         fs::create_dir(folder.join(SOURCE))?;
@@ -111,4 +114,18 @@ pub fn close_left_open(spool: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_follows_the_newest_in_the_spool_also_when_the_clock_was_set_back() {
+        let spool = tempfile::tempdir().expect("a folder");
+        let in_2100: SessionId = "03bb2cc3-d800-7000-8000-000000000000".parse().expect("a session");
+        fs::create_dir(spool.path().join(in_2100.to_string())).expect("a folder");
+        let session = Session::begin(spool.path(), 1, 4, &VideoInfo::default()).expect("begins");
+        assert!(session.id() > in_2100, "{}", session.id());
+    }
 }

@@ -17,7 +17,7 @@ use axum::{
     http::{HeaderMap, Method, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::{get, post, put},
+    routing::{get, head, post, put},
 };
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
@@ -25,6 +25,7 @@ use jiff::Timestamp;
 
 use super::{
     access::{Right, Tokens},
+    have,
     health::Health,
     metrics::{self, Metrics},
     neighbours, read,
@@ -101,6 +102,7 @@ impl IntoResponse for Refusal {
 pub fn routes(agent: Arc<Agent>) -> Router {
     Router::new()
         .route("/v1/files", put(upload))
+        .route("/v1/files/{cid}", head(have::have))
         .route("/v1/publish", post(publish))
         .route("/v1/rollups", post(roll_up))
         .route("/v1/status", get(status))
@@ -114,6 +116,7 @@ pub fn routes(agent: Arc<Agent>) -> Router {
 async fn authorise(State(agent): State<Arc<Agent>>, request: Request, next: Next) -> Response {
     let (operation, needed) = match (request.method(), request.uri().path()) {
         (&Method::PUT, "/v1/files") => ("upload", Right::Upload),
+        (&Method::HEAD, path) if path.starts_with("/v1/files/") => ("have", Right::Upload),
         (_, "/v1/publish") => ("publish", Right::Upload),
         (_, "/v1/status") => ("status", Right::Upload),
         (_, "/v1/rollups") => ("rollup", Right::Serve),

@@ -9,6 +9,7 @@ pub mod render;
 
 mod access;
 mod api;
+mod have;
 mod health;
 mod metrics;
 mod neighbours;

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// How long the nodes of the group are asked for a block.
-const SEARCH: Duration = Duration::from_secs(10);
+pub const SEARCH: Duration = Duration::from_secs(10);
 /// Kept by whoever may have it; not by caches in between, which know nothing of tokens.
 const CACHING: &str = "private, max-age=31536000, immutable";
 /// Media type of a block as it is.

@@ -89,6 +89,12 @@ impl Process {
         self.0.wait().expect("it can be waited for");
     }
 
+    /// `kill -STOP`: as a machine that lost its power, for those who are connected to it.
+    pub fn pause(&self) {
+        let id = i32::try_from(self.0.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a pid");
+        rustix::process::kill_process(id, rustix::process::Signal::STOP).expect("it can be stopped");
+    }
+
     /// Is it still the same process?
     pub fn is_running(&mut self) -> bool {
         self.0.try_wait().expect("it can be asked").is_none()

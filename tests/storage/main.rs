@@ -272,6 +272,30 @@ async fn what_should_not_pass_does_not() {
 }
 
 #[tokio::test]
+async fn nobody_says_no_for_a_node_that_does_not_answer() {
+    let mut group = Group::of(2).await;
+    let (small, large) = (footage(1, 1000), footage(2, 2 * CHUNK + 5));
+    let [first, second] = &group.nodes[..] else { panic!("two nodes") };
+    for bytes in [&small, &large] {
+        let digest = digest(bytes);
+        first.uploader().put_file("f", &digest, bytes.clone()).await.expect("uploaded");
+        assert!(first.uploader().has(&digest.cid).await.expect("an answer"));
+    }
+    assert!(second.uploader().has(&digest(&large).cid).await.expect("an answer"), "its neighbour has it");
+    let absent = cid::of(b"absent");
+    assert!(!second.uploader().has(&absent).await.expect("both are asked"));
+
+    // Stopped, not ended: its connections stay open for a while.
+    let first = &mut group.nodes[0];
+    first.kubo.as_ref().unwrap().pause();
+    let second = &group.nodes[1];
+    for cid in [digest(&small).cid, absent] {
+        let unsure = second.uploader().has(&cid).await.expect_err("the first may have it");
+        assert_eq!(unsure.reason(), "StorageRefused", "{unsure}");
+    }
+}
+
+#[tokio::test]
 async fn files_are_read_as_players_read_them() {
     let group = Group::of(1).await;
     let node = &group.nodes[0];

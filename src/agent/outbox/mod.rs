@@ -29,12 +29,30 @@ pub enum Error {
     /// SQLite said no.
     #[error("failed to use the outbox")]
     Database(#[from] sqlx::Error),
+    /// The file is no whole database any more.
+    #[error("the outbox is damaged: {0}")]
+    Damaged(String),
     /// A row that we did not write.
     #[error("failed to read a row of the outbox")]
     Row(#[from] serde_json::Error),
     /// The file system said no.
     #[error("failed to prepare the folder of the outbox")]
     Folder(#[from] std::io::Error),
+}
+
+impl Error {
+    /// Is the file itself broken? A full disk, a lock or a file that cannot be opened say nothing about it.
+    fn is_damage(&self) -> bool {
+        match self {
+            Self::Damaged(_) => true,
+            // SQLITE_CORRUPT and SQLITE_NOTADB, whatever their extended codes.
+            Self::Database(sqlx::Error::Database(error)) => error
+                .code()
+                .and_then(|code| code.parse::<u32>().ok())
+                .is_some_and(|code| matches!(code & 0xff, 11 | 26)),
+            _ => false,
+        }
+    }
 }
 
 pub(super) type Result<T> = std::result::Result<T, Error>;
@@ -73,19 +91,27 @@ pub struct Outbox {
 
 impl Outbox {
     /// Opens or makes it. A damaged one is put aside: footage counts more than numbers, and numbers resume above a
-    /// floor.
+    /// floor. One that cannot be opened just now is left as it is.
     pub async fn open(folder: &Path) -> Result<Self> {
         std::fs::create_dir_all(folder)?;
         let path = folder.join("outbox.db");
         match Self::connect(&path).await {
             Ok(outbox) => Ok(outbox),
-            Err(error) if path.exists() => {
+            Err(error) if error.is_damage() => {
                 tracing::error!("{}: beginning a new outbox", crate::telemetry::chain(&error));
                 let aside = format!("outbox-damaged-{}.db", Timestamp::now().as_second());
-                std::fs::rename(&path, folder.join(aside))?;
-                for journal in ["outbox.db-wal", "outbox.db-shm"] {
-                    let _ = std::fs::remove_file(folder.join(journal));
+                // The journal goes first, and goes along: it holds committed rows, and beside a new file it would be taken
+                // for that one's.
+                for part in ["-wal", ""] {
+                    match std::fs::rename(
+                        folder.join(format!("outbox.db{part}")),
+                        folder.join(format!("{aside}{part}")),
+                    ) {
+                        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+                        _ => {}
+                    }
                 }
+                let _ = std::fs::remove_file(folder.join("outbox.db-shm"));
                 Self::connect(&path).await
             }
             Err(error) => Err(error),
@@ -107,7 +133,7 @@ impl Outbox {
         sqlx::raw_sql(include_str!("schema.sql")).execute(&pool).await?;
         let check: String = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(&pool).await?;
         if check != "ok" {
-            return Err(Error::Database(sqlx::Error::Protocol(check)));
+            return Err(Error::Damaged(check));
         }
         Ok(Self { pool })
     }
@@ -220,4 +246,4 @@ fn number(value: u64) -> i64 {
 }
 
 #[cfg(test)]
-mod tests;
+pub mod tests;

@@ -38,12 +38,13 @@ impl State {
 }
 
 impl Outbox {
-    /// The sealed segment that waits longest, or the newest one, except for those that somebody is at.
+    /// The sealed segment that waits longest, or the newest one, except for those that somebody is at. Those without a copy
+    /// come last: they are only asked for.
     pub async fn to_add(&self, newest: bool, busy: &[SegmentKey]) -> Result<Option<Segment>> {
         let order = if newest {
-            "SELECT segment FROM segments WHERE state = 0 AND on_disk = 1 ORDER BY playlist_seq DESC LIMIT ?"
+            "SELECT segment FROM segments WHERE state = 0 ORDER BY on_disk DESC, playlist_seq DESC LIMIT ?"
         } else {
-            "SELECT segment FROM segments WHERE state = 0 AND on_disk = 1 ORDER BY playlist_seq LIMIT ?"
+            "SELECT segment FROM segments WHERE state = 0 ORDER BY on_disk DESC, playlist_seq LIMIT ?"
         };
         let rows = sqlx::query(order).bind(number(busy.len() as u64 + 1)).fetch_all(&self.pool).await?;
         for row in rows {
@@ -128,9 +129,12 @@ impl Outbox {
         Ok(())
     }
 
-    /// After `hello`: everything that is not stored is announced again.
-    pub async fn announce_all_again(&self) -> Result<()> {
-        sqlx::query("UPDATE segments SET again_us = 0 WHERE state = 2").execute(&self.pool).await?;
+    /// After `hello`: what was announced once is announced again, in case the broker has lost it. Trap: everything, each
+    /// time, would fill the recorder's queue with a whole spool for each connection while the recorder is away.
+    pub async fn announce_once_more(&self) -> Result<()> {
+        sqlx::query("UPDATE segments SET again_us = 0 WHERE state = 2 AND announcements = 1")
+            .execute(&self.pool)
+            .await?;
         Ok(())
     }
 
@@ -157,39 +161,32 @@ impl Outbox {
         Ok(done.rows_affected())
     }
 
-    /// Back to sealed: the bytes and their init section are uploaded and announced again. `None`: not known any more.
-    /// `Some(false)`: the local copy is gone.
-    pub async fn readd(&self, key: &SegmentKey) -> Result<Option<bool>> {
-        let (session, seq) = (key.session.to_string(), number(key.seq));
+    /// Back to sealed: the bytes and their init section are uploaded and announced again; where the local copy is gone,
+    /// the storage agents are asked for them. `false`: not known any more.
+    pub async fn readd(&self, key: &SegmentKey) -> Result<bool> {
+        let session = key.session.to_string();
         let mut tx = self.pool.begin().await?;
-        let on_disk: Option<i64> = sqlx::query_scalar("SELECT on_disk FROM segments WHERE session = ? AND seq = ?")
+        let known = sqlx::query("UPDATE segments SET state = 0 WHERE session = ? AND seq = ?")
             .bind(&session)
-            .bind(seq)
-            .fetch_optional(&mut *tx)
+            .bind(number(key.seq))
+            .execute(&mut *tx)
             .await?;
-        if on_disk == Some(1) {
-            sqlx::query("UPDATE segments SET state = 0 WHERE session = ? AND seq = ?")
-                .bind(&session)
-                .bind(seq)
-                .execute(&mut *tx)
-                .await?;
-            sqlx::query("UPDATE sessions SET init_added = 0 WHERE session = ?")
-                .bind(&session)
-                .execute(&mut *tx)
-                .await?;
-        }
+        sqlx::query("UPDATE sessions SET init_added = 0 WHERE session = ?").bind(&session).execute(&mut *tx).await?;
         tx.commit().await?;
-        Ok(on_disk.map(|on_disk| on_disk == 1))
+        Ok(known.rows_affected() > 0)
     }
 
-    /// A segment that is still known.
-    pub async fn segment(&self, key: &SegmentKey) -> Result<Option<Segment>> {
-        let row = sqlx::query("SELECT segment FROM segments WHERE session = ? AND seq = ?")
-            .bind(key.session.to_string())
-            .bind(number(key.seq))
-            .fetch_optional(&self.pool)
-            .await?;
-        row.map(|row| json(&row, "segment")).transpose()
+    /// sealed → announced, where it was before it was asked for again: nobody can tell now whether it is in IPFS. `false`:
+    /// it was never announced.
+    pub async fn set_aside(&self, key: &SegmentKey) -> Result<bool> {
+        let done = sqlx::query(
+            "UPDATE segments SET state = 2 WHERE session = ? AND seq = ? AND state = 0 AND announcements > 0",
+        )
+        .bind(key.session.to_string())
+        .bind(number(key.seq))
+        .execute(&self.pool)
+        .await?;
+        Ok(done.rows_affected() > 0)
     }
 
     /// Stored segments outside the newest `live`: their local copies may go.
@@ -277,11 +274,6 @@ impl Outbox {
     pub async fn untold_gaps(&self) -> Result<u64> {
         let count: i64 = sqlx::query_scalar("SELECT count(*) FROM gaps").fetch_one(&self.pool).await?;
         Ok(u64::try_from(count).unwrap_or(0))
-    }
-
-    /// When anything was announced last, among what is not stored.
-    pub async fn last_announcement_us(&self) -> Result<Option<i64>> {
-        Ok(sqlx::query_scalar("SELECT max(announced_us) FROM segments WHERE state = 2").fetch_one(&self.pool).await?)
     }
 
     async fn keys(

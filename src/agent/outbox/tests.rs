@@ -7,7 +7,7 @@ use crate::domain::{
 };
 
 fn blob(bytes: u64) -> Blob {
-    Blob { cid: "bafk".into(), sha256: "00".into(), bytes }
+    Blob { cid: crate::domain::cid::of(b"footage").to_string(), sha256: "00".into(), bytes }
 }
 
 fn now() -> Timestamp {
@@ -21,7 +21,7 @@ fn found(seq: u64) -> Found {
 }
 
 /// Seals segments `0..count` of a new session.
-async fn sealed(outbox: &Outbox, count: u64) -> Vec<SegmentKey> {
+pub async fn sealed(outbox: &Outbox, count: u64) -> Vec<SegmentKey> {
     let mut stream = outbox.stream().await.expect("reads").unwrap_or_else(|| StreamBook::new(now()));
     let session = SessionId::new();
     let book = SessionBook::open(&stream, session, 4, &[found(0)]).expect("a segment");
@@ -78,8 +78,13 @@ async fn a_segment_moves_forward_and_repetitions_change_nothing() {
 
     let in_five_minutes = now() + jiff::SignedDuration::from_mins(5);
     assert_eq!(outbox.to_announce(in_five_minutes, 10).await.expect("reads").len(), 1, "not stored: again");
-    outbox.announce_all_again().await.expect("writes");
+    outbox.announce_once_more().await.expect("writes");
     assert_eq!(outbox.to_announce(now(), 10).await.expect("reads").len(), 1, "after hello: again");
+    outbox.announced(&keys[0], now()).await.expect("writes");
+    for _connection in 0..9 {
+        outbox.announce_once_more().await.expect("writes");
+        assert_eq!(outbox.to_announce(now(), 10).await.expect("reads"), [], "a broker that flaps repeats nothing");
+    }
 
     assert_eq!(outbox.stored(&keys[1]).await.expect("writes"), 1, "a sealed one can't be stored");
     assert_eq!(outbox.stored(&keys[1]).await.expect("writes"), 0);
@@ -114,7 +119,14 @@ async fn disk_pressure_drops_stored_then_added_then_the_oldest() {
         outbox.dropped(&segment.key).await.expect("writes");
     }
     assert_eq!(order, [(2, State::Stored), (1, State::Added), (0, State::Sealed)]);
-    assert_eq!(outbox.readd(&keys[1]).await.expect("reads"), Some(false), "the copy is gone");
+    // Asked for again without a copy: after everything that has one, and back if nobody knows about it.
+    assert!(outbox.readd(&keys[1]).await.expect("writes"), "known");
+    assert_eq!(outbox.to_add(true, &[]).await.expect("reads").expect("waits").key, keys[1]);
+    assert!(!outbox.set_aside(&keys[1]).await.expect("writes"), "never announced");
+    outbox.added(&keys[1]).await.expect("writes");
+    outbox.announced(&keys[1], now()).await.expect("writes");
+    assert!(outbox.readd(&keys[1]).await.expect("writes") && outbox.set_aside(&keys[1]).await.expect("writes"));
+    assert_eq!(outbox.backlog().await.expect("reads").unstored, 1);
 }
 
 #[tokio::test]
@@ -143,6 +155,19 @@ async fn a_damaged_outbox_is_put_aside_and_numbers_resume_above_the_floor() {
         .flatten()
         .filter(|entry| entry.file_name().to_string_lossy().starts_with("outbox-damaged-"));
     assert_eq!(kept.count(), 1);
+}
+
+#[tokio::test]
+async fn an_outbox_that_cannot_be_opened_just_now_is_left_as_it_is() {
+    let (folder, outbox) = fresh().await;
+    let keys = sealed(&outbox, 1).await;
+    outbox.close_file().await;
+    // A journal that cannot be made, as on a full disk.
+    std::fs::create_dir(folder.path().join("outbox.db-wal")).expect("a folder");
+    assert!(Outbox::open(folder.path()).await.is_err());
+    std::fs::remove_dir(folder.path().join("outbox.db-wal")).expect("removed");
+    let again = Outbox::open(folder.path()).await.expect("opens");
+    assert_eq!(again.to_add(false, &[]).await.expect("reads").map(|s| s.key), keys.first().cloned());
 }
 
 #[tokio::test]

@@ -58,6 +58,16 @@ pub struct Removed {
     pub error: String,
 }
 
+/// A line of `ping`: announcements and sums have no time.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Pong {
+    /// Did it go well?
+    pub success: bool,
+    /// Nanoseconds.
+    pub time: i64,
+}
+
 /// `swarm/peers` and `swarm/peering/ls`; no list when nobody is there.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use k8s_openapi::{api::core::v1::PersistentVolumeClaim, apimachinery::pkg::apis::meta::v1::OwnerReference};
 use kube::{Resource, ResourceExt};
 
 use super::{
@@ -28,8 +28,11 @@ use crate::{
     operator::{broker::fleet::View, claims},
 };
 
-/// How long an instance that leaves may take to upload what is left.
+/// How long an instance that leaves may take to hand over what is left. After it, one whose volume holds footage stays
+/// and is complained about; only one that has nothing to lose goes.
 pub const DRAIN_BOUND: SignedDuration = SignedDuration::from_mins(10);
+/// How often the numbers of an instance that takes longer are told anew.
+const DRAIN_LOOK: SignedDuration = SignedDuration::from_mins(5);
 /// Size of a spool that names none.
 pub const DEFAULT_SPOOL: &str = "2Gi";
 
@@ -175,10 +178,13 @@ pub fn pipeline(pipeline: &Pipeline, observed: &Observed) -> Result<Plan, Invali
     for (uid, held) in observed.held.iter().filter(|(uid, _)| !wanted.contains(uid)) {
         let leaving = common.leaving(*uid, held, observed.now);
         let bound = leaving.assignment.envelope.issued_at + DRAIN_BOUND;
-        if is_drained(*uid, held, observed) || observed.now >= bound {
+        let late = observed.now >= bound;
+        let left = left_behind(observed.volume_claims.get(uid).map(|claim| &**claim));
+        if is_drained(*uid, held, observed) || left == Left::GivenUp || (late && left == Left::Nothing) {
             finished.insert(*uid);
         } else {
-            look_again = Some(look_again.map_or(bound, |earlier: Timestamp| earlier.min(bound)));
+            let look = if late { observed.now + DRAIN_LOOK } else { bound };
+            look_again = Some(look_again.map_or(look, |earlier: Timestamp| earlier.min(look)));
             accepted.push(leaving);
         }
     }
@@ -218,6 +224,27 @@ fn is_drained(uid: InstanceUid, held: &Numbered, observed: &Observed) -> bool {
             View::Fresh(report) => report.phase == Phase::Drained && report.revision >= held.envelope.revision,
             View::Awaiting | View::Silent => false,
         })
+}
+
+/// What would be lost with the volume of an instance that leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Left {
+    /// Nothing that could be waited for: no claim, or one that no pod has ever written to.
+    Nothing,
+    /// Footage, perhaps. Trap: an agent that is away, or has just started, says nothing of it.
+    Footage,
+    /// Somebody deleted the claim: what is in it is not wanted.
+    GivenUp,
+}
+
+fn left_behind(claim: Option<&PersistentVolumeClaim>) -> Left {
+    match claim {
+        Some(claim) if claim.metadata.deletion_timestamp.is_some() => Left::GivenUp,
+        Some(claim) if claim.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Bound")) => {
+            Left::Footage
+        }
+        Some(_) | None => Left::Nothing,
+    }
 }
 
 /// What all instances of a Pipeline share.
@@ -351,6 +378,8 @@ fn spool_size(spool: &Spool) -> String {
 pub mod tests {
     use std::{collections::BTreeMap, sync::Arc};
 
+    use k8s_openapi::{api::core::v1::PersistentVolumeClaimStatus, apimachinery::pkg::apis::meta::v1::Time};
+
     use super::*;
     use crate::{
         domain::control::InstanceReport,
@@ -477,14 +506,35 @@ pub mod tests {
         assert_eq!(plan(&narrowed, &there).finished, BTreeSet::from([leaving.uid]));
     }
 
-    #[test]
-    fn draining_has_a_bound() {
+    /// What is there once the only camera has left and the bound has passed.
+    pub fn left_long_ago(claim: Option<PersistentVolumeClaim>) -> Observed {
         let before = plan(&fixture::pipeline("p").selecting_all(), &observed(&["dock"]));
         let there = carried_out(&before, &observed(&[]));
         let draining = plan(&fixture::pipeline("p").selecting_all(), &there);
         let mut there = carried_out(&draining, &there);
         there.now = at(0) + DRAIN_BOUND;
-        assert_eq!(plan(&fixture::pipeline("p").selecting_all(), &there).finished.len(), 1);
+        there.volume_claims.extend(claim.map(|claim| (draining.instances[0].uid, Arc::new(claim))));
+        there
+    }
+
+    /// A claim in this phase.
+    pub fn claim(phase: &str) -> PersistentVolumeClaim {
+        let status = PersistentVolumeClaimStatus { phase: Some(phase.into()), ..Default::default() };
+        PersistentVolumeClaim { status: Some(status), ..PersistentVolumeClaim::default() }
+    }
+
+    #[test]
+    fn a_volume_with_footage_outlives_the_bound_until_somebody_gives_it_up() {
+        let mut given_up = claim("Bound");
+        given_up.metadata.deletion_timestamp = Some(Time(at(1)));
+        for (claim, finished) in
+            [(None, 1), (Some(claim("Pending")), 1), (Some(claim("Bound")), 0), (Some(given_up), 1)]
+        {
+            let there = left_long_ago(claim.clone());
+            let plan = plan(&fixture::pipeline("p").selecting_all(), &there);
+            assert_eq!(plan.finished.len(), finished, "{claim:?}");
+            assert_eq!(plan.look_again.is_some(), finished == 0, "the numbers are told anew");
+        }
     }
 
     #[test]

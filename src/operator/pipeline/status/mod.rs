@@ -30,6 +30,7 @@ use crate::{
 mod cameras_accepted;
 mod capturing;
 mod control_plane;
+mod drained;
 mod ready;
 mod stored;
 
@@ -66,13 +67,14 @@ pub fn pipeline(
     let judged: Vec<_> = plan.instances.iter().map(|instance| judge(plan, instance, observed)).collect();
     let (rows, running) = rows(&judged, &previous);
     let staying: Vec<_> = judged.iter().filter(|judged| !judged.instance.leaving).cloned().collect();
-    let verdicts = [
+    let mut verdicts = vec![
         ready::condition(Some(plan), applied.err(), waiting(plan, observed).as_ref()),
         cameras_accepted::condition(plan),
         capturing::condition(plan.state, &staying, find(&previous.conditions, capturing::KIND)),
         stored::condition(plan, observed),
         control_plane::condition(plan, observed, applied.is_ok_and(|applied| applied.agent_secret_stale)),
     ];
+    verdicts.extend(drained::condition(plan, &judged, observed));
     let total = staying.len();
     PipelineStatus {
         observed_generation: generation,
@@ -149,7 +151,10 @@ fn waiting(plan: &Plan, observed: &Observed) -> Option<crate::domain::control::P
 /// What a person should look at first.
 fn worst(plan: &Plan, verdicts: &[Verdict], running: usize, total: usize) -> String {
     // In the order of the verdicts: what isn't rolled out can't capture, what isn't captured can't be stored.
-    let wanted = |verdict: &&Verdict| plan.state == PipelineState::Running || verdict.kind != capturing::KIND;
+    let wanted = |verdict: &&Verdict| {
+        (plan.state == PipelineState::Running || verdict.kind != capturing::KIND)
+            && verdict.reason != drained::ON_ITS_WAY
+    };
     let bad = |truth: Truth| verdicts.iter().filter(wanted).find(move |verdict| verdict.truth == truth);
     if let Some(verdict) = bad(Truth::False).or_else(|| bad(Truth::Unknown)) {
         return verdict.message.clone();
