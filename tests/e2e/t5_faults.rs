@@ -1,11 +1,7 @@
 //! Parts that are off for a minute while two cameras record (rows B3, B4), and hands that meddle: what was captured is
 //! played afterwards without a frame missing, and the operator comes to rest where a fresh installation would be.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::OnceLock,
-    time::Duration,
-};
+use std::{path::Path, sync::OnceLock, time::Duration};
 
 use jiff::Timestamp;
 use rustix::process::{Pid, Signal, kill_process};
@@ -143,27 +139,23 @@ fn b3_a_minute_with_a_hanging_kubo_loses_nothing() {
 fn b3_a_minute_with_a_locked_catalogue_loses_nothing() {
     recording_cameras();
     let server = in_pod("dsn-server-0", SYSTEM, "dsn")[0];
-    let file = |pid: Pid| -> PathBuf {
-        let root = Path::new("/proc").join(pid.as_raw_nonzero().to_string()).join("root");
-        let data = std::fs::read_dir(root.join("var/lib/dsn")).expect("the catalogue's folder").flatten();
-        let file = data.map(|entry| entry.path()).find(|path| path.extension().is_some_and(|end| end == "db"));
-        file.expect("the catalogue's file")
-    };
-    let mut lock = None;
-    let lock = std::cell::RefCell::new(&mut lock);
+    let root = Path::new("/proc").join(server.as_raw_nonzero().to_string()).join("root");
+    let catalogue = root.join("var/lib/dsn/catalogue.sqlite");
+    let held = std::sync::Mutex::new(None);
     nothing_is_lost_while(
         || {
-            **lock.borrow_mut() = Some(runtime().block_on(async {
-                let options = SqliteConnectOptions::new().filename(file(server));
+            let locked = runtime().block_on(async {
+                let options = SqliteConnectOptions::new().filename(&catalogue);
                 let mut connection = SqliteConnection::connect_with(&options).await.expect("opens");
                 connection.execute("BEGIN IMMEDIATE").await.expect("locks");
                 connection
-            }));
+            });
+            *held.lock().expect("nobody panicked") = Some(locked);
         },
         || {},
         || {
-            let held: Option<SqliteConnection> = lock.borrow_mut().take();
-            runtime().block_on(async { held.expect("locked").execute("ROLLBACK").await.map(drop) }).expect("unlocks");
+            let locked = held.lock().expect("nobody panicked").take();
+            runtime().block_on(async { locked.expect("held").execute("ROLLBACK").await }).expect("unlocks");
         },
     );
 }
