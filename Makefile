@@ -22,7 +22,7 @@ test: ## Every test, end to end on a real cluster; from a fresh clone on a fresh
 e2e: ## Only the end-to-end tests (cluster `test`, or DSN_E2E_KUBECONFIG)
 	@hack/test program tools cluster e2e
 
-.PHONY: build ui lint fmt crds deny
+.PHONY: build ui lint fmt crds install-yaml deny
 build: ui ## The program: target/release/dsn
 	cargo build --release
 ui: ## What the page is made of, from npm
@@ -33,6 +33,8 @@ fmt: ## Format the sources
 	cargo fmt
 crds: ## Write crds/ and the chart's copies from the types in src/api
 	hack/crds
+install-yaml: ## Write manifests/install.yaml from the chart
+	hack/install-yaml
 deny: ## Licences, bans and sources of the dependencies (installs cargo-deny)
 	@cargo deny --version >/dev/null 2>&1 || cargo install --locked cargo-deny
 	cargo deny check licenses bans sources

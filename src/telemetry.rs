@@ -89,3 +89,57 @@ pub async fn serve(address: SocketAddr, routes: Router, shutdown: CancellationTo
     let listener = tokio::net::TcpListener::bind(address).await?;
     axum::serve(listener, routes).with_graceful_shutdown(async move { shutdown.cancelled().await }).await
 }
+
+#[cfg(test)]
+pub mod documented {
+    //! Holds docs/metrics.md to what the roles register.
+
+    use std::collections::BTreeSet;
+
+    use prometheus_client::registry::Registry;
+
+    /// (name as scraped, type) of everything that a registry shows.
+    fn registered(registry: &Registry) -> BTreeSet<(String, String)> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, registry).expect("it encodes");
+        // A family without members shows nothing: the test has to count each of them once.
+        let shown = text.lines().filter(|line| line.starts_with("# TYPE ")).count();
+        let all = format!("{registry:?}").matches("Descriptor {").count();
+        assert_eq!(shown, all, "a family without members among\n{text}");
+        text.lines()
+            .filter_map(|line| line.strip_prefix("# TYPE "))
+            .filter_map(|line| line.split_once(' '))
+            .map(|(name, kind)| {
+                let suffix = if kind == "counter" { "_total" } else { "" };
+                (format!("{name}{suffix}"), kind.to_owned())
+            })
+            .collect()
+    }
+
+    /// (name, type) of the rows below the heading of a role.
+    fn described(role: &str) -> BTreeSet<(String, String)> {
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
+        let page = std::fs::read_to_string(page).expect("the page is there");
+        page.lines()
+            .skip_while(|line| *line != format!("## {role}"))
+            .skip(1)
+            .take_while(|line| !line.starts_with("## "))
+            .filter_map(|line| line.strip_prefix("| `"))
+            .filter_map(|row| {
+                let mut cells = row.split('|').map(|cell| cell.trim().trim_end_matches('`'));
+                Some((cells.next()?.to_owned(), cells.next()?.to_owned()))
+            })
+            .collect()
+    }
+
+    /// The page names exactly what the role exports.
+    pub fn assert(role: &str, registry: &Registry) {
+        let (registered, described) = (registered(registry), described(role));
+        let missing: Vec<_> = registered.difference(&described).collect();
+        let invented: Vec<_> = described.difference(&registered).collect();
+        assert!(
+            missing.is_empty() && invented.is_empty(),
+            "docs/metrics.md, section {role:?}: missing {missing:?}, not exported {invented:?}"
+        );
+    }
+}

@@ -89,6 +89,7 @@ pub fn take(context: &Context, envelope: &Envelope<Assignment>) -> Result<Taken,
     });
     if matches!(outcome, Ok(Taken::New)) {
         tracing::info!(revision, activity = ?envelope.data.activity, "assignment applied");
+        context.metrics.assigned(&envelope.data);
         for signal in [&context.to_report, &context.to_scan, &context.to_trim, &context.to_add] {
             signal.raise();
         }

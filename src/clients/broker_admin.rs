@@ -68,6 +68,9 @@ pub struct Queue {
     /// The arguments it was declared with.
     #[serde(default)]
     pub arguments: BTreeMap<String, Value>,
+    /// How many messages are in it; absent while the broker has not counted yet.
+    #[serde(default)]
+    pub messages: Option<u64>,
 }
 
 /// A user.
@@ -167,7 +170,7 @@ impl BrokerAdmin {
 
     /// Every queue of the vhost.
     pub async fn queues(&self) -> Result<Vec<Queue>, Error> {
-        let path = format!("queues/{}?columns=name,arguments", self.vhost);
+        let path = format!("queues/{}?columns=name,arguments,messages", self.vhost);
         Ok(self.get("list the queues", &path).await?.unwrap_or_default())
     }
 

@@ -91,7 +91,7 @@ pub fn storage_host(node: &str, namespace: &str) -> String {
     format!("sn-{node}-0.sn-{node}.{namespace}.svc")
 }
 
-/// Name of what a group of StorageNodes shares: Secret, ConfigMap of peers, Service.
+/// Name of what a group of StorageNodes shares: Secret, ConfigMap of peers, Service, disruption budget.
 pub fn storage_group(group: &str) -> String {
     format!("dsn-group-{group}")
 }

@@ -7,6 +7,7 @@ use k8s_openapi::{
     api::{
         apps::v1::{Deployment, StatefulSet},
         core::v1::{ConfigMap, PersistentVolumeClaim, Secret, Service},
+        policy::v1::PodDisruptionBudget,
     },
     apimachinery::pkg::apis::meta::v1::Condition,
 };
@@ -92,6 +93,7 @@ child! {
     StatefulSet => stateful_sets,
     ConfigMap => config_maps,
     Service => services,
+    PodDisruptionBudget => disruption_budgets,
     PersistentVolumeClaim => volume_claims,
 }
 

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::{
     apps::v1::{Deployment, StatefulSet},
     core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service},
+    policy::v1::PodDisruptionBudget,
 };
 use kube::{
     Client, Resource,
@@ -112,6 +113,8 @@ pub struct Stores {
     pub config_maps: Store<ConfigMap>,
     /// Our Services.
     pub services: Store<Service>,
+    /// Our disruption budgets.
+    pub disruption_budgets: Store<PodDisruptionBudget>,
     /// Our volume claims.
     pub volume_claims: Store<PersistentVolumeClaim>,
     /// Pods of ours.

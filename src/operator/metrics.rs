@@ -49,8 +49,12 @@ pub struct Metrics {
     pub broker_connected: Gauge,
     /// Instances that report pictures (row C4's counter).
     pub instances_running: Gauge,
+    /// Instances that shall capture.
+    pub instances_wanted: Gauge,
     /// Instances that shall exist.
     pub instances: Gauge,
+    /// Messages in the queue of dead letters.
+    pub dead_letters: Gauge,
 }
 
 impl Metrics {
@@ -65,7 +69,9 @@ impl Metrics {
             leader: Gauge::default(),
             broker_connected: Gauge::default(),
             instances_running: Gauge::default(),
+            instances_wanted: Gauge::default(),
             instances: Gauge::default(),
+            dead_letters: Gauge::default(),
         };
         registry.register("dsn_reconciles", "Reconciles begun", metrics.reconciles.clone());
         registry.register("dsn_reconcile_errors", "Reconciles failed, by reason", metrics.failures.clone());
@@ -79,7 +85,13 @@ impl Metrics {
         registry.register("dsn_leader", "1 while this replica leads", metrics.leader.clone());
         registry.register("dsn_broker_connected", "1 while connected to the broker", metrics.broker_connected.clone());
         registry.register("dsn_instances_running", "Instances that capture", metrics.instances_running.clone());
+        registry.register("dsn_instances_wanted", "Instances that shall capture", metrics.instances_wanted.clone());
         registry.register("dsn_instances", "Instances that exist", metrics.instances.clone());
+        registry.register(
+            "dsn_broker_dead_letters",
+            "Messages in the queue of dead letters",
+            metrics.dead_letters.clone(),
+        );
         metrics
     }
 
@@ -104,5 +116,21 @@ impl Metrics {
     /// A message was confirmed by the broker.
     pub fn published(&self, kind: &'static str) {
         self.messages.get_or_create(&Kind { kind }).inc();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_names_every_metric() {
+        let mut registry = Registry::default();
+        let metrics = Metrics::new(&mut registry);
+        metrics.reconcile_begins("camera");
+        metrics.reconcile_ended("camera", Duration::ZERO, Some("Forbidden"));
+        metrics.api_request(Verb::Get, "Secret");
+        metrics.published("user");
+        crate::telemetry::documented::assert("dsn operator", &registry);
     }
 }

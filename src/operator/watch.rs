@@ -10,6 +10,7 @@ use futures::{Stream, StreamExt, channel::mpsc};
 use k8s_openapi::api::{
     apps::v1::{Deployment, StatefulSet},
     core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service},
+    policy::v1::PodDisruptionBudget,
 };
 use kube::{
     Api, Client, Resource, ResourceExt,
@@ -147,6 +148,7 @@ pub struct Writers {
     stateful_sets: Writer<StatefulSet>,
     config_maps: Writer<ConfigMap>,
     services: Writer<Service>,
+    disruption_budgets: Writer<PodDisruptionBudget>,
     volume_claims: Writer<PersistentVolumeClaim>,
     pods: Writer<Pod>,
 }
@@ -167,6 +169,7 @@ pub fn stores() -> (Stores, Writers) {
     let (stateful_sets, stateful_sets_writer) = pair();
     let (config_maps, config_maps_writer) = pair();
     let (services, services_writer) = pair();
+    let (disruption_budgets, disruption_budgets_writer) = pair();
     let (volume_claims, volume_claims_writer) = pair();
     let (pods, pods_writer) = pair();
     (
@@ -178,6 +181,7 @@ pub fn stores() -> (Stores, Writers) {
             stateful_sets,
             config_maps,
             services,
+            disruption_budgets,
             volume_claims,
             pods,
         },
@@ -189,6 +193,7 @@ pub fn stores() -> (Stores, Writers) {
             stateful_sets: stateful_sets_writer,
             config_maps: config_maps_writer,
             services: services_writer,
+            disruption_budgets: disruption_budgets_writer,
             volume_claims: volume_claims_writer,
             pods: pods_writer,
         },
@@ -206,6 +211,7 @@ pub async fn synced(stores: &Stores) {
         stores.stateful_sets.wait_until_ready(),
         stores.config_maps.wait_until_ready(),
         stores.services.wait_until_ready(),
+        stores.disruption_budgets.wait_until_ready(),
         stores.volume_claims.wait_until_ready(),
         stores.pods.wait_until_ready(),
     );
@@ -267,6 +273,14 @@ pub fn start(
     children(&mut tasks, api::<StatefulSet>(client, namespace), &ours, writers.stateful_sets, stores, triggers);
     children(&mut tasks, api::<ConfigMap>(client, namespace), &ours, writers.config_maps, stores, triggers);
     children(&mut tasks, api::<Service>(client, namespace), &ours, writers.services, stores, triggers);
+    children(
+        &mut tasks,
+        api::<PodDisruptionBudget>(client, namespace),
+        &ours,
+        writers.disruption_budgets,
+        stores,
+        triggers,
+    );
     children(
         &mut tasks,
         api::<PersistentVolumeClaim>(client, namespace),

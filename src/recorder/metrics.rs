@@ -47,3 +47,15 @@ impl Metrics {
         self.failures.get_or_create(&Why { reason }).inc();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_names_every_metric() {
+        let mut registry = Registry::default();
+        Metrics::register(&mut registry).failed("CatalogueFailed");
+        crate::telemetry::documented::assert("dsn server", &registry);
+    }
+}

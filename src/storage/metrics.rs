@@ -52,3 +52,15 @@ impl Metrics {
         (metrics, registry)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_names_every_metric() {
+        let (metrics, registry) = Metrics::new();
+        metrics.requests.get_or_create(&Request { operation: "read", status: 200 }).inc();
+        crate::telemetry::documented::assert("dsn storage", &registry);
+    }
+}

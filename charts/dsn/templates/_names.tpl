@@ -55,3 +55,11 @@ dsn-broker
 {{ required "broker.external.existingSecret: name a Secret of this namespace with the keys username and password" .Values.broker.external.existingSecret }}
 {{- end -}}
 {{- end }}
+
+{{/* Labels of what the Prometheus operator takes up. Argument: as of dsn.labels. */}}
+{{- define "dsn.monitoringLabels" -}}
+{{ include "dsn.labels" . }}
+{{- with (index . 0).Values.monitoring.labels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}

@@ -17,7 +17,7 @@ use self::{
     wanted::{Control, Job, Wanted, WantedInstance},
 };
 use crate::domain::{
-    control::{CameraConfig, InstanceReport, ObjectRef, StreamConfig, Summary},
+    control::{Activity, CameraConfig, InstanceReport, ObjectRef, StreamConfig, Summary},
     id::{InstanceUid, StreamId},
 };
 
@@ -285,9 +285,11 @@ impl Desk {
         concerned
     }
 
-    fn counts(&self, now: Timestamp) -> (usize, usize) {
+    /// Instances that capture, that shall, and all.
+    fn counts(&self, now: Timestamp) -> [usize; 3] {
         let inner = self.inner();
-        (inner.fleet.running(inner.link, now), inner.wanted.instances().count())
+        let wanted = inner.wanted.instances().filter(|instance| instance.activity == Activity::Running).count();
+        [inner.fleet.running(inner.link, now), wanted, inner.wanted.instances().count()]
     }
 
     // For the sweep.

@@ -372,9 +372,11 @@ impl Supervisor {
 
     async fn tick(&self) {
         let now = Timestamp::now();
-        let (running, all) = self.desk().counts(now);
-        self.ctx.metrics.instances_running.set(i64::try_from(running).unwrap_or(i64::MAX));
-        self.ctx.metrics.instances.set(i64::try_from(all).unwrap_or(i64::MAX));
+        let metrics = &self.ctx.metrics;
+        let gauges = [&metrics.instances_running, &metrics.instances_wanted, &metrics.instances];
+        for (gauge, count) in gauges.into_iter().zip(self.desk().counts(now)) {
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
         self.trigger(self.desk().tick(now)).await;
     }
 

@@ -17,7 +17,7 @@ use crate::{
     api::{Camera, Pipeline},
     clients::broker_admin::{self, BrokerAdmin},
     domain::{
-        control::{AGENT_USER_PREFIX, INSTANCE_QUEUE_PREFIX, OWNER_ARGUMENT, ObjectRef},
+        control::{AGENT_USER_PREFIX, DEAD_LETTER_QUEUE, INSTANCE_QUEUE_PREFIX, OWNER_ARGUMENT, ObjectRef},
         id::InstanceUid,
     },
     operator::{
@@ -68,6 +68,9 @@ pub async fn sweep(
 ) -> Result<(), SweepError> {
     let mut still = HashSet::new();
     for queue in admin.queues().await? {
+        if queue.name == DEAD_LETTER_QUEUE {
+            ctx.metrics.dead_letters.set(i64::try_from(queue.messages.unwrap_or_default()).unwrap_or(i64::MAX));
+        }
         let Some(uid) = queue.name.strip_prefix(INSTANCE_QUEUE_PREFIX).and_then(|uid| uid.parse::<InstanceUid>().ok())
         else {
             continue;

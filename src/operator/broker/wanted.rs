@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::domain::{
-    control::{CameraConfig, Command, ObjectRef, StreamConfig},
+    control::{Activity, CameraConfig, Command, ObjectRef, StreamConfig},
     id::{InstanceUid, StreamId},
 };
 
@@ -20,6 +20,8 @@ pub struct WantedInstance {
     pub pipeline: ObjectRef,
     /// Its Camera.
     pub camera: ObjectRef,
+    /// What it shall do.
+    pub activity: Activity,
     /// Under which word the assignment is sent.
     pub command: Command,
     /// Revision of the assignment.
@@ -339,6 +341,7 @@ mod tests {
             uid,
             pipeline: object("p"),
             camera: object("c"),
+            activity: Activity::Running,
             command: Command::Apply,
             revision,
             text: format!("revision {revision}"),

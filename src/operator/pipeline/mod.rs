@@ -93,6 +93,7 @@ async fn apply_instance(ctx: &Context, plan: &Plan, instance: &Instance, observe
         uid: instance.uid,
         pipeline: plan.pipeline.clone(),
         camera: instance.camera.clone(),
+        activity: instance.assignment.envelope.data.activity,
         command: instance.assignment.command(),
         revision: instance.assignment.envelope.revision,
         text: instance.assignment.text.clone(),

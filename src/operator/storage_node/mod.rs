@@ -45,6 +45,7 @@ async fn bring_about(node: &StorageNode, observed: &Observed, keys: Keys, ctx: &
     // Configuration before what mounts it.
     apply::child(ctx, Manager::StorageNode, desired::peers::config_map(&plan)).await?;
     apply::child(ctx, Manager::StorageNode, desired::group_service::service(&plan)).await?;
+    apply::child(ctx, Manager::StorageNode, desired::disruption_budget::disruption_budget(&plan)).await?;
     apply::child(ctx, Manager::StorageNode, desired::service::service(&plan)).await?;
     apply::child(ctx, Manager::StorageNode, desired::stateful_set::stateful_set(&plan, &ctx.config.images)).await?;
     Ok(plan)

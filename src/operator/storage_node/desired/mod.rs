@@ -1,5 +1,6 @@
 //! The children of a `StorageNode` and the objects its group shares: one file, one function, one snapshot each. Pure.
 
+pub mod disruption_budget;
 pub mod group_secret;
 pub mod group_service;
 pub mod identity_secret;
