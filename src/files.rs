@@ -13,7 +13,38 @@ use std::{
 };
 
 use notify::{Config, Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher, event::ModifyKind};
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
+};
 use tokio::sync::Notify;
+
+/// How often a lock that another process holds is tried again.
+const LOCK_RETRY: Duration = Duration::from_secs(1);
+
+/// Holds `path` alone for as long as the returned file lives; waits while another process does. The kernel lets go when
+/// the process ends, however it ends.
+///
+/// For what two pods may have in their hands at once: a Deployment that somebody scaled by hand, a pod that is going while
+/// the next one comes.
+pub async fn alone(path: &Path) -> io::Result<File> {
+    let file = File::options().create(true).truncate(false).write(true).open(path)?;
+    let mut said = false;
+    loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(Errno::AGAIN) => {
+                if !said {
+                    tracing::warn!(path = %path.display(), "another pod works on this volume: waiting until it is gone");
+                    said = true;
+                }
+                tokio::time::sleep(LOCK_RETRY).await;
+            }
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
 
 /// Replaces a file in one step: a reader sees the old content or the new, never a part.
 ///

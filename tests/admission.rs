@@ -59,6 +59,11 @@ fn refused() -> Vec<(&'static str, String, &'static str)> {
             "may not be more than 2048",
         ),
         ("a transport of its own", camera("c", good, "    transport: QUIC\n"), "\"TCP\", \"UDP\""),
+        (
+            "a Secret of another namespace",
+            camera("c", good, "    credentialsSecretRef: {name: other/lobby}\n"),
+            "a name of an object in this namespace",
+        ),
         ("a nameless Secret", camera("c", good, "    credentialsSecretRef: {name: ''}\n"), "credentialsSecretRef.name"),
         ("a site in other letters", camera("c", good, "  site: Zürich\n"), "use 1 to 63 ASCII letters, digits"),
         ("an empty site", camera("c", good, "  site: ''\n"), "use 1 to 63 ASCII letters, digits"),

@@ -179,8 +179,8 @@ fn every_module_says_what_it_is() {
 }
 
 /// docs/conditions.md names reasons that the code gives, word for word.
-/// Reasons that no condition ever carries: they end a process or are words of metrics.
-const NO_CONDITION: [&str; 3] = ["MasterKeyMissing", "NotStored", "Running"];
+/// Words in the same form that no condition ever carries: they end a process or are states in counters.
+const NO_CONDITION: [&str; 4] = ["Failing", "MasterKeyMissing", "NotStored", "Running"];
 
 /// The page that promises to list them all once lacked those that an administrator needs most.
 #[test]

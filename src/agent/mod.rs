@@ -27,8 +27,9 @@ use crate::{
     domain::{
         name::{LIVE_PORT, METRICS_PORT},
         session::LIVE_SEGMENTS,
-        spool::AGENT_FOLDER,
+        spool::{AGENT_FOLDER, AGENT_LOCK},
     },
+    files,
     telemetry::{self, Outcome},
 };
 
@@ -66,7 +67,11 @@ pub struct Args {
 /// Runs the role until shutdown.
 pub async fn run(args: Args) -> Outcome {
     let shutdown = telemetry::shutdown_token()?;
-    let outbox = Outbox::open(&args.spool.join(AGENT_FOLDER)).await?;
+    let own = args.spool.join(AGENT_FOLDER);
+    std::fs::create_dir_all(&own)?;
+    let Some(alone) = shutdown.run_until_cancelled(files::alone(&own.join(AGENT_LOCK))).await else { return Ok(()) };
+    let _alone = alone?;
+    let outbox = Outbox::open(&own).await?;
     let live = Live::new(&outbox.newest(LIVE_SEGMENTS).await?);
     let spool = Spool::open(&args.spool)?;
     let context = Arc::new(Context::new(args, outbox, spool, live, shutdown));

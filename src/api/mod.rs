@@ -18,14 +18,15 @@ pub const GROUP: &str = "dsn.network";
 /// The one served version.
 pub const VERSION: &str = "v1alpha1";
 
-use schemars::JsonSchema;
+use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
 /// Reference to an object of a fixed kind in the same namespace.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LocalRef {
     /// Name of the object, in the same namespace.
     #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$')").message("a name of an object in this namespace: lower-case letters, digits, '-' and '.', without a namespace or '/' before it"))]
     pub name: String,
 }

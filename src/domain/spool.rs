@@ -31,6 +31,10 @@ pub const INIT_FILE: &str = "init.mp4";
 pub const FFMPEG_PLAYLIST: &str = "live.m3u8";
 /// The agent's own folder.
 pub const AGENT_FOLDER: &str = ".agent";
+/// Held by the one agent that works on the spool; in [`AGENT_FOLDER`].
+pub const AGENT_LOCK: &str = "lock";
+/// Held by the one runner that works on the spool.
+pub const RUNNER_LOCK: &str = ".runner.lock";
 /// Keys of the camera's Secret, mounted as files.
 pub const USERNAME_FILE: &str = "username";
 /// See [`USERNAME_FILE`].

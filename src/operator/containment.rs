@@ -13,6 +13,9 @@ const LIST_KEYS: [&str; 6] = ["uid", "mountPath", "name", "containerPort", "port
 /// Fields whose direct values are quantities.
 const QUANTITY_FIELDS: [&str; 5] = ["limits", "requests", "capacity", "sizeLimit", "overhead"];
 
+/// Maps that are one value as a whole.
+const ATOMIC_MAPS: [&str; 2] = ["selector", "nodeSelector"];
+
 /// Whether everything `desired` says also stands in `actual`.
 pub fn contains(actual: &Value, desired: &Value) -> bool {
     within(actual, desired, false)
@@ -23,6 +26,8 @@ fn within(actual: &Value, desired: &Value, quantities: bool) -> bool {
         (Value::Object(actual), Value::Object(desired)) => desired.iter().all(|(key, wanted)| {
             let quantities = quantities || QUANTITY_FIELDS.contains(&key.as_str());
             match actual.get(key) {
+                // A selector with one label more selects something else: nobody may add to it.
+                Some(held) if ATOMIC_MAPS.contains(&key.as_str()) => held == wanted,
                 Some(held) => within(held, wanted, quantities),
                 // The API server drops empty lists and maps.
                 None => is_empty(wanted),
@@ -98,6 +103,7 @@ mod tests {
             (json!({"args": ["a", "b"]}), json!({"args": ["a"]})),
             (json!({"args": ["b", "a"]}), json!({"args": ["a", "b"]})),
             (json!({"limits": {"cpu": "2"}}), json!({"limits": {"cpu": "1"}})),
+            (json!({"selector": {"app": "a", "x": "y"}}), json!({"selector": {"app": "a"}})),
             (json!({"data": {"x": "1.0"}}), json!({"data": {"x": "1"}})),
             (
                 json!({"volumeMounts": [{"name": "spool", "mountPath": "/a"}, {"name": "spool", "mountPath": "/c"}]}),

@@ -22,7 +22,7 @@ use crate::{
 /// Summaries are repeated this often: the operator takes silence for a dead recorder.
 const SUMMARY_EVERY: Duration = Duration::from_secs(30);
 /// The cameras are repeated this often, for the operator's sweep.
-const CAMERAS_EVERY: Duration = Duration::from_mins(10);
+const CAMERAS_EVERY: Duration = Duration::from_secs(600);
 /// Changes within this time are one summary.
 const SUMMARY_GATHER: Duration = Duration::from_secs(2);
 /// How often the outbox is looked at when the catalogue could not be read.

@@ -28,6 +28,7 @@ use self::{
 };
 use crate::{
     domain::{control::Phase, spool},
+    files,
     files::Hints,
     telemetry::{self, Outcome},
 };
@@ -59,6 +60,10 @@ pub struct Args {
 pub async fn run(args: Args) -> Outcome {
     let shutdown = telemetry::shutdown_token()?;
     let reporter = Reporter::new(args.spool.join(spool::REPORT_FILE));
+    // What is open belongs to a runner that died only if there is no other: its sessions are not ours to close.
+    let lock = args.spool.join(spool::RUNNER_LOCK);
+    let Some(alone) = shutdown.run_until_cancelled(files::alone(&lock)).await else { return Ok(()) };
+    let _alone = alone?;
     session::close_left_open(&args.spool)?;
     let (told, hears) = watch::channel(Told::read(&args.assignment, &args.credentials));
     let hints = hints(&args.assignment, &args.credentials)?;

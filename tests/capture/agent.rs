@@ -252,7 +252,11 @@ async fn v2_segments_are_announced_once_stored_trimmed_and_steered_by_message() 
     operator.until(&pod, "running", |heard| heard.report.as_ref().is_some_and(|r| r.phase == Phase::Running)).await;
     let report = operator.heard.report.clone().expect("a report");
     let video = report.video.expect("probed").to_string();
-    assert_eq!(video, "h264 320x180 10fps gop 1.0s aac");
+    // A camera on a busy machine may be a frame late.
+    assert!(
+        ["h264 320x180 10fps gop 1.0s aac", "h264 320x180 10fps gop 1.1s aac"].contains(&video.as_str()),
+        "{video}"
+    );
 
     // Ping.
     operator.tell_raw(Op::Ping, 0, &serde_json::json!({}), Some("ping-7")).await;

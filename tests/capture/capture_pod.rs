@@ -127,6 +127,13 @@ impl CapturePod {
         self.runner = Some(runner);
     }
 
+    /// A second runner on the same volume, which is the pod's from now on; returns the first.
+    pub fn start_another_runner(&mut self) -> Child {
+        let old = self.runner.take().expect("a runner");
+        self.start_runner();
+        old
+    }
+
     pub fn runner_pid(&self) -> u32 {
         self.runner.as_ref().expect("a runner").id()
     }

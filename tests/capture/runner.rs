@@ -50,6 +50,46 @@ fn v8_a_killed_ffmpeg_begins_a_new_session_within_5_s_and_overwrites_nothing() {
     assert_eq!(pod.session_file(second).and_then(|file| file.ended), None);
 }
 
+/// A Deployment scaled by hand put a second runner on the spool, which closed the session that the first one was
+/// recording; minutes of footage were never announced.
+#[test]
+fn v8_a_second_runner_on_the_spool_waits_and_takes_over_when_the_first_is_gone() {
+    let camera = Camera::start(Clip::H264WithSound);
+    let mut pod = CapturePod::new(&camera.url());
+    pod.start_runner();
+    let first = pod.await_segments(1, START);
+    let one = pod.runner_pid();
+    let mut old = pod.start_another_runner();
+    eventually(
+        "the second runner says that it waits",
+        START,
+        || pod.context(),
+        || fs::read_to_string(pod.path("runner.log")).ok()?.contains("another pod works on this volume").then_some(()),
+    );
+    let so_far = pod.segments(first).len();
+    eventually(
+        "the first runner goes on",
+        START,
+        || pod.context(),
+        || (pod.segments(first).len() > so_far + 1).then_some(()),
+    );
+    assert_eq!(pod.session_file(first).and_then(|file| file.ended), None, "its session was closed under it");
+    assert_ne!(one, pod.runner_pid());
+    signal(one, Signal::TERM);
+    old.wait().expect("ends");
+    let second = eventually(
+        "a session of the second",
+        START,
+        || pod.context(),
+        || {
+            let newest = *pod.sessions().last()?;
+            (newest > first).then_some(newest)
+        },
+    );
+    assert!(pod.session_file(first).and_then(|file| file.ended).is_some());
+    assert_eq!(pod.session_file(second).and_then(|file| file.ended), None);
+}
+
 #[test]
 fn b4_a_camera_that_hangs_is_noticed_within_8_s_and_recorded_5_s_after_its_return() {
     let camera = Camera::start(Clip::H264WithSound);

@@ -228,6 +228,19 @@ impl Desk {
         self.inner().wanted.failed(job, why);
     }
 
+    /// These queues exist: those of other instances are declared again, or nobody would until the next edit.
+    fn queues_seen(&self, there: &HashSet<InstanceUid>) {
+        let mut inner = self.inner();
+        let missing: Vec<_> = inner.wanted.declared().filter(|uid| !there.contains(uid)).collect();
+        for uid in &missing {
+            tracing::info!(%uid, "a queue is gone; declaring it again");
+            inner.wanted.queue_missing(*uid);
+        }
+        if !missing.is_empty() {
+            self.wake.notify_one();
+        }
+    }
+
     fn queue_missing(&self, uid: InstanceUid) {
         self.inner().wanted.queue_missing(uid);
         self.wake.notify_one();

@@ -67,7 +67,11 @@ pub async fn sweep(
     now: Timestamp,
 ) -> Result<(), SweepError> {
     let mut still = HashSet::new();
-    for queue in admin.queues().await? {
+    let queues = admin.queues().await?;
+    let there: HashSet<InstanceUid> =
+        queues.iter().filter_map(|queue| queue.name.strip_prefix(INSTANCE_QUEUE_PREFIX)?.parse().ok()).collect();
+    desk.queues_seen(&there);
+    for queue in queues {
         if queue.name == DEAD_LETTER_QUEUE {
             ctx.metrics.dead_letters.set(i64::try_from(queue.messages.unwrap_or_default()).unwrap_or(i64::MAX));
         }

@@ -306,6 +306,11 @@ impl Wanted {
         }
     }
 
+    /// Instances whose queue was declared.
+    pub fn declared(&self) -> impl Iterator<Item = InstanceUid> {
+        self.instances.iter().filter(|(_, held)| held.declared).map(|(uid, _)| *uid)
+    }
+
     /// How far an instance's control plane is.
     pub fn control(&self, uid: InstanceUid) -> Control {
         match self.instances.get(&uid) {
