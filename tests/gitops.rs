@@ -4,6 +4,7 @@
 mod tools;
 
 use std::{
+    fmt::Write as _,
     io::Write,
     process::{Command, Stdio},
 };
@@ -16,7 +17,10 @@ fn lua(value: &Value) -> String {
         Value::Null => "nil".to_owned(),
         // Lua 5.1 has decimal escapes only.
         Value::String(text) => {
-            let escaped: String = text.bytes().map(|byte| format!("\\{byte:03}")).collect();
+            let escaped = text.bytes().fold(String::new(), |mut lua, byte| {
+                write!(lua, "\\{byte:03}").expect("a String takes everything");
+                lua
+            });
             format!("\"{escaped}\"")
         }
         Value::Array(list) => format!("{{{}}}", list.iter().map(lua).collect::<Vec<_>>().join(", ")),
