@@ -2,8 +2,10 @@
 
 use std::{collections::BTreeMap, io::Write as _, process::Stdio, time::Duration};
 
+use serde_json::Value;
+
 use crate::{
-    kube::{kubectl, text, tool, wait_condition},
+    kube::{eventually, kubectl, text, tool, wait_condition},
     world::{USER, camera, install_chart, pipeline, recording, storage_node},
 };
 
@@ -33,11 +35,27 @@ pub fn writes() -> BTreeMap<String, u64> {
     counted
 }
 
+/// Waits until what happened before has settled: a quarter of a minute without a write.
+pub fn wait_for_rest() {
+    eventually("rest", Duration::from_secs(120), || {
+        let before = writes();
+        std::thread::sleep(Duration::from_secs(15));
+        if writes() == before { Ok(()) } else { Err("the operator still writes".to_owned()) }
+    });
+}
+
+/// What the operator says of everything in the users' namespace.
+fn statuses() -> BTreeMap<String, Value> {
+    let list: Value = serde_json::from_str(&kubectl(&["-n", USER, "get", "pl,cam,sn", "-o", "json"])).expect("JSON");
+    let items = list["items"].as_array().expect("a list");
+    items.iter().map(|item| (text(item, "/metadata/name"), item["status"].clone())).collect()
+}
+
 /// Resource version of everything that the operator makes and of what it is made of.
 fn versions() -> BTreeMap<String, String> {
     let kinds =
         "pipelines,cameras,storagenodes,deployments,statefulsets,services,configmaps,persistentvolumeclaims,secrets";
-    let list: serde_json::Value =
+    let list: Value =
         serde_json::from_str(&kubectl(&["-n", USER, "get", kinds, "-o", "json"])).expect("kubectl prints JSON");
     let items = list["items"].as_array().expect("a list");
     items
@@ -54,11 +72,13 @@ fn versions() -> BTreeMap<String, String> {
 fn k5_an_idle_minute_writes_nothing() {
     recording();
     wait_condition(("pipeline", USER, "main"), "Stored", "True", "", Duration::from_secs(180));
-    let before = writes();
+    wait_for_rest();
+    let (before, said) = (writes(), statuses());
     std::thread::sleep(Duration::from_secs(60));
-    let after = writes();
+    let (after, says) = (writes(), statuses());
     let written: Vec<_> = after.iter().filter(|(what, count)| before.get(*what) != Some(count)).collect();
-    assert!(written.is_empty(), "written in a minute of rest: {written:?}, before: {before:?}");
+    let changed: Vec<_> = says.iter().filter(|(name, status)| said.get(*name) != Some(status)).collect();
+    assert!(written.is_empty(), "written in a minute of rest: {written:?}\nnow: {changed:#?}\nbefore: {said:#?}");
 }
 
 /// K5: the same `helm upgrade` again touches nothing of the users'.
