@@ -93,17 +93,7 @@ fn audited(api: &ApiServer) -> (BTreeSet<Right>, Vec<String>) {
 
 /// Starts the operator as the chart would, as far as a process can: same arguments, same ServiceAccount.
 fn start(api: &ApiServer, objects: &[Value]) -> Operator {
-    let deployment = objects
-        .iter()
-        .find(|object| object["kind"] == "Deployment" && object["metadata"]["name"] == "dsn-operator")
-        .expect("the chart has an operator");
-    let arguments: Vec<String> = deployment["spec"]["template"]["spec"]["containers"][0]["args"]
-        .as_array()
-        .expect("arguments")
-        .iter()
-        .map(|argument| argument.as_str().expect("text"))
-        .map(|argument| argument.replace("$(POD_NAMESPACE)", "dsn-system").replace("$(POD_NAME)", "dsn-operator-0"))
-        .collect();
+    let arguments = tools::operator_arguments(objects, "dsn-system", "dsn-operator-0");
     let log = File::create(api.folder().join("operator.log")).expect("a writable folder");
     let child = Command::new(env!("CARGO_BIN_EXE_dsn"))
         .args(arguments)

@@ -2,7 +2,7 @@
 //! plays a clip in a loop.
 
 use std::{
-    net::{Ipv4Addr, TcpListener, TcpStream},
+    net::{Ipv4Addr, TcpStream},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -12,6 +12,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
+pub use crate::tools::free_port;
 use crate::wait::eventually;
 
 pub const USERNAME: &str = "viewer";
@@ -79,11 +80,6 @@ impl Drop for Camera {
         let _ = self.server.kill();
         let _ = self.server.wait();
     }
-}
-
-pub fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    listener.local_addr().expect("an address").port()
 }
 
 /// What is made once is kept beside the other products of the build; one maker at a time.

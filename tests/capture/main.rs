@@ -5,9 +5,11 @@
 //! test has a camera, a spool and processes of its own and ends them.
 
 mod agent;
-mod broker;
 mod camera;
 mod capture_pod;
 mod runner;
 mod storage;
-mod wait;
+#[path = "../tools/mod.rs"]
+mod tools;
+
+use tools::{broker, wait};

@@ -3,7 +3,6 @@
 
 use std::{
     fs,
-    net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
@@ -12,19 +11,13 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{program, run_with_input, stderr, stdout};
+use super::{free_port, program, run_with_input, stderr, stdout};
 
 /// The running pair.
 pub struct ApiServer {
     folder: TempDir,
     processes: Vec<Child>,
     kubeconfig: PathBuf,
-}
-
-/// A port of loopback that nobody listens on at this moment.
-fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has free ports");
-    listener.local_addr().expect("a bound listener has an address").port()
 }
 
 impl ApiServer {

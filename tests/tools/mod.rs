@@ -4,9 +4,12 @@
 #![allow(dead_code, reason = "each test target uses its part")]
 
 pub mod apiserver;
+pub mod broker;
+pub mod wait;
 
 use std::{
     io::Write,
+    net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
 };
@@ -14,6 +17,12 @@ use std::{
 /// The repository.
 pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A port of loopback that nobody listens on at this moment.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has free ports");
+    listener.local_addr().expect("a bound listener has an address").port()
 }
 
 /// Path of a pinned program.
@@ -61,6 +70,20 @@ pub fn documents(yaml: &str) -> Vec<serde_json::Value> {
     serde_yaml_ng::Deserializer::from_str(yaml)
         .map(|document| serde_json::Value::deserialize(document).expect("a YAML document"))
         .filter(|document| !document.is_null())
+        .collect()
+}
+
+/// The arguments that the rendered chart gives the operator, for a pod of that name.
+pub fn operator_arguments(objects: &[serde_json::Value], namespace: &str, pod: &str) -> Vec<String> {
+    let deployment = objects
+        .iter()
+        .find(|object| object["kind"] == "Deployment" && object["metadata"]["name"] == "dsn-operator")
+        .expect("the chart has an operator");
+    let arguments = &deployment["spec"]["template"]["spec"]["containers"][0]["args"];
+    let arguments = arguments.as_array().expect("arguments").iter();
+    arguments
+        .map(|argument| argument.as_str().expect("text"))
+        .map(|argument| argument.replace("$(POD_NAMESPACE)", namespace).replace("$(POD_NAME)", pod))
         .collect()
 }
 

@@ -12,7 +12,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use crate::{camera::free_port, wait::eventually};
+use super::{free_port, wait::eventually};
 
 /// Programs without Debian's wrappers, which change the user and write to /var/log.
 const PROGRAMS: &str = "/usr/lib/rabbitmq/bin";
@@ -20,6 +20,7 @@ const PROGRAMS: &str = "/usr/lib/rabbitmq/bin";
 pub struct RabbitMq {
     server: Child,
     port: u16,
+    management_port: u16,
     epmd_port: u16,
     folder: tempfile::TempDir,
 }
@@ -27,13 +28,16 @@ pub struct RabbitMq {
 impl RabbitMq {
     pub fn start() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let (port, dist_port, epmd_port) = (free_port(), free_port(), free_port());
+        let (port, dist_port, epmd_port, management_port) = (free_port(), free_port(), free_port(), free_port());
         let program = PathBuf::from(PROGRAMS).join("rabbitmq-server");
         assert!(program.exists(), "no {}: apt-get install rabbitmq-server", program.display());
         let config = folder.path().join("rabbitmq.conf");
-        std::fs::write(&config, format!("listeners.tcp.1 = 127.0.0.1:{port}\nlog.console = true\nlog.file = false\n"))
-            .expect("writes");
-        std::fs::write(folder.path().join("enabled_plugins"), "[].").expect("writes");
+        let settings = format!(
+            "listeners.tcp.1 = 127.0.0.1:{port}\nmanagement.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {management_port}\n\
+             log.console = true\nlog.file = false\n"
+        );
+        std::fs::write(&config, settings).expect("writes");
+        std::fs::write(folder.path().join("enabled_plugins"), "[rabbitmq_management].").expect("writes");
         let log = std::fs::File::create(folder.path().join("log")).expect("a log");
         let server = Command::new(program)
             .env("HOME", folder.path())
@@ -54,7 +58,7 @@ impl RabbitMq {
             .process_group(0)
             .spawn()
             .expect("RabbitMQ starts");
-        let broker = Self { server, port, epmd_port, folder };
+        let broker = Self { server, port, management_port, epmd_port, folder };
         let log = || std::fs::read_to_string(broker.folder.path().join("log")).unwrap_or_default();
         eventually("RabbitMQ listens", Duration::from_secs(60), log, || broker.speaks());
         broker
@@ -74,6 +78,11 @@ impl RabbitMq {
 
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Address of the management API; `guest`, as for everything.
+    pub fn management(&self) -> String {
+        format!("http://127.0.0.1:{}", self.management_port)
     }
 }
 

@@ -1,0 +1,109 @@
+//! No secret shows anywhere but in Secrets (oracle 5): not in an object, an event, a log, a metric, the arguments or the
+//! environment of a process.
+
+use std::{collections::BTreeMap, fs};
+
+use base64::Engine;
+use serde_json::Value;
+
+use crate::{
+    kube::{kubectl, list, text, try_kubectl},
+    t5_faults::processes,
+    world::{SYSTEM, USER, recording},
+};
+
+/// Shorter ones are user names and the like.
+const LEAST: usize = 10;
+
+/// Every secret value with where it comes from, in the spellings in which it could show.
+fn secrets() -> BTreeMap<String, Vec<String>> {
+    let base64 = base64::engine::general_purpose::STANDARD;
+    let mut secrets = BTreeMap::new();
+    for namespace in [SYSTEM, USER] {
+        for secret in
+            list("secrets", namespace, "").iter().filter(|secret| text(secret, "/type") != "helm.sh/release.v1")
+        {
+            for (key, encoded) in secret["data"].as_object().into_iter().flatten() {
+                let decoded = base64.decode(encoded.as_str().unwrap_or_default()).expect("base64");
+                let Ok(value) = String::from_utf8(decoded) else { continue };
+                let value = value.trim().to_owned();
+                if value.len() < LEAST {
+                    continue;
+                }
+                let percent: String = url::form_urlencoded::byte_serialize(value.as_bytes()).collect();
+                let spellings = vec![base64.encode(&value), percent, value];
+                secrets.insert(format!("{namespace}/{}/{key}", text(secret, "/metadata/name")), spellings);
+            }
+        }
+    }
+    assert!(secrets.keys().any(|name| name.ends_with("camera-login/password")), "{:?}", secrets.keys());
+    assert!(secrets.keys().any(|name| name.contains("dsn-master")), "{:?}", secrets.keys());
+    secrets
+}
+
+/// (place, text) of everything that people and other programs get to see.
+fn places() -> Vec<(String, String)> {
+    let mut places = Vec::new();
+    for namespace in [SYSTEM, USER] {
+        let kinds = "pods,deployments,statefulsets,configmaps,services,events,pl,cam,sn,leases,persistentvolumeclaims";
+        places.push((format!("objects of {namespace}"), kubectl(&["-n", namespace, "get", kinds, "-o", "json"])));
+        for pod in list("pods", namespace, "") {
+            let name = text(&pod, "/metadata/name");
+            let mut containers: Vec<&Value> = pod["spec"]["containers"].as_array().into_iter().flatten().collect();
+            containers.extend(pod["spec"]["initContainers"].as_array().into_iter().flatten());
+            for container in containers {
+                let container_name = text(container, "/name");
+                for previous in [false, true] {
+                    let previous = format!("--previous={previous}");
+                    let log = try_kubectl(&["-n", namespace, "logs", &name, "-c", &container_name, &previous]);
+                    places.push((format!("log of {name}/{container_name}"), log.unwrap_or_default()));
+                }
+                let ports = container["ports"].as_array().into_iter().flatten();
+                for port in ports.filter(|port| port["name"].as_str().is_some_and(|name| name.starts_with("metrics"))) {
+                    let port = &port["containerPort"];
+                    let path = format!("/api/v1/namespaces/{namespace}/pods/{name}:{port}/proxy/metrics");
+                    places.push((format!("metrics of {name}:{port}"), kubectl(&["get", "--raw", &path])));
+                }
+            }
+        }
+    }
+    for process in processes(|_, groups| groups.contains("kubepods")) {
+        let folder = format!("/proc/{}", process.as_raw_nonzero());
+        let read = |file: &str| {
+            let bytes = fs::read(format!("{folder}/{file}")).unwrap_or_default();
+            String::from_utf8_lossy(&bytes).replace('\0', " ")
+        };
+        let (arguments, environment) = (read("cmdline"), read("environ"));
+        let program = arguments.split(' ').next().unwrap_or_default().to_owned();
+        // The camera server is the test's own. ffmpeg must be given the camera's password, and nobody else sees its
+        // arguments: its container shares no process namespace.
+        if environment.contains("CAMERA_PASSWORD=") {
+            continue;
+        }
+        if !program.ends_with("ffmpeg") && !program.ends_with("ffprobe") {
+            places.push((format!("arguments of {program}"), arguments));
+        }
+        places.push((format!("environment of {program}"), environment));
+    }
+    places
+}
+
+/// Oracle 5.
+#[test]
+fn no_secret_shows_outside_of_secrets() {
+    recording();
+    let (secrets, places) = (secrets(), places());
+    for what in ["log of", "metrics of", "arguments of", "environment of"] {
+        assert!(places.iter().any(|(place, text)| place.starts_with(what) && !text.is_empty()), "nothing seen: {what}");
+    }
+    let mut shown = Vec::new();
+    for (place, said) in &places {
+        for (secret, spellings) in &secrets {
+            if spellings.iter().any(|spelling| said.contains(spelling)) {
+                shown.push(format!("{secret} in the {place}"));
+            }
+        }
+    }
+    shown.dedup();
+    assert!(shown.is_empty(), "{shown:#?}");
+}
