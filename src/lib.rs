@@ -12,6 +12,7 @@
 //! VIDEO  camera ─RTSP─► ffmpeg ─► spool ─► agent ─PUT─► storage agent ─► kubo (CID)
 //!          agent ─AMQP: segment sealed, CID, start, end─► recorder ─► catalogue ─► roll-up ─► ipfs-cluster pin ×R
 //!                                                             └─AMQP: "stored up to n"─► agent trims its spool
+//!          spool ─► transcoder ─► spool: other sizes of each sealed segment, on the same way from there
 //!          browser ◄─ playlist from the catalogue ─ gateway ◄─ bytes by CID, hash-checked ─ storage agents
 //!          browser ◄─ live ─────────────────────── gateway ◄─ spool of the capture pod (IPFS is too slow for live)
 //! ```
@@ -27,14 +28,18 @@
 pub mod agent;
 pub mod api;
 pub mod catalogue;
+pub mod child;
 pub mod cli;
 pub mod clients;
 pub mod domain;
 pub mod files;
 pub mod gateway;
 pub mod operator;
+pub mod orphans;
 pub mod recorder;
+pub mod report;
 pub mod runner;
 pub mod server;
 pub mod storage;
 pub mod telemetry;
+pub mod transcoder;

@@ -26,6 +26,15 @@ fn storage_node(name: &str, spec: &str) -> String {
     )
 }
 
+/// A Pipeline with these renditions: name, height, kbit/s.
+fn ladder(renditions: &[(&str, u32, u32)]) -> String {
+    let rungs: Vec<String> = renditions
+        .iter()
+        .map(|(name, height, kbps)| format!("{{name: {name}, height: {height}, videoBitrateKbps: {kbps}}}"))
+        .collect();
+    pipeline("p", &format!("{CAMERAS}; transcode: {{sidecar: {{renditions: [{}]}}}}", rungs.join(", ")))
+}
+
 const CAMERAS: &str = "cameras: {names: [lobby]}";
 const NODE: &str = "managed: {capacity: 2Gi}";
 
@@ -134,6 +143,51 @@ fn refused() -> Vec<(&'static str, String, &'static str)> {
             "seconds with a unit",
             pipeline("p", &format!("{CAMERAS}; capture: {{segmentSeconds: 4s}}")),
             "must be of type integer",
+        ),
+        (
+            "a ladder without rungs",
+            pipeline("p", &format!("{CAMERAS}; transcode: {{sidecar: {{renditions: []}}}}")),
+            "list at least one, e.g. [{name: 480p, height: 480, videoBitrateKbps: 800}]",
+        ),
+        (
+            "a rendition called source",
+            ladder(&[("source", 480, 800)]),
+            "source is the camera's own encoding; take another name",
+        ),
+        ("two renditions of a name", ladder(&[("low", 480, 800), ("low", 240, 300)]), "Duplicate value"),
+        ("a rendition's name with a slash", ladder(&[("a/b", 480, 800)]), "use lower-case letters, digits and '-'"),
+        (
+            "six renditions",
+            ladder(&[
+                ("a", 480, 800),
+                ("b", 480, 800),
+                ("c", 480, 800),
+                ("d", 480, 800),
+                ("e", 480, 800),
+                ("f", 480, 800),
+            ]),
+            "must have at most 5 items",
+        ),
+        ("an odd height", ladder(&[("low", 481, 800)]), "an even number of pixels from 120 to 2160"),
+        ("a height of nothing", ladder(&[("low", 0, 800)]), "an even number of pixels from 120 to 2160"),
+        ("a bit rate of nothing", ladder(&[("low", 480, 0)]), "a whole number of kbit/s from 50 to 50000"),
+        (
+            "a bit rate with a unit",
+            pipeline(
+                "p",
+                &format!(
+                    "{CAMERAS}; transcode: {{sidecar: {{renditions: [{{name: low, height: 480, videoBitrateKbps: 800k}}]}}}}"
+                ),
+            ),
+            "must be of type integer",
+        ),
+        (
+            "a rendition without a height",
+            pipeline(
+                "p",
+                &format!("{CAMERAS}; transcode: {{sidecar: {{renditions: [{{name: low, videoBitrateKbps: 800}}]}}}}"),
+            ),
+            "height: Required value",
         ),
         ("days", pipeline("p", &format!("{CAMERAS}; storage: {{retention: 30d}}")), days),
         ("a bare number", pipeline("p", &format!("{CAMERAS}; storage: {{retention: '720'}}")), days),

@@ -133,14 +133,16 @@ fn only_the_recorder_writes_the_catalogue() {
 fn the_agent_and_the_runner_know_neither_kubernetes_nor_the_catalogue() {
     let mut inside = tools::files("src/agent", ".rs");
     inside.extend(tools::files("src/runner", ".rs"));
+    inside.extend(tools::files("src/transcoder", ".rs"));
     assert_none(
         &mentions(&inside, &["kube::", "crate::operator", "crate::recorder", "crate::catalogue"]),
         "capture waits for nothing behind it",
     );
-    let runner = tools::files("src/runner", ".rs");
+    let mut runner = tools::files("src/runner", ".rs");
+    runner.extend(tools::files("src/transcoder", ".rs"));
     assert_none(
         &mentions(&runner, &["lapin", "reqwest", "crate::clients"]),
-        "the runner speaks to ffmpeg and to files only",
+        "runner and transcoder speak to ffmpeg and to files only",
     );
 }
 

@@ -43,7 +43,7 @@ export async function footage(camera, { from, to }) {
 
 export function playlist(camera, { kind, from, to }) {
   const range = kind === 'replay' ? `?start=${utc(from)}&end=${utc(to)}` : '';
-  return new URL(`hls/${folder(camera)}/${kind}.m3u8${range}`, document.baseURI).href;
+  return new URL(`hls/${folder(camera)}/${kind}-master.m3u8${range}`, document.baseURI).href;
 }
 
 /** The sentence in an error's body; a proxy's HTML page has none. */

@@ -6,6 +6,7 @@ import { clock, duration, MINUTE, SECOND, weekday } from './time.js';
 const $ = (id) => document.getElementById(id);
 const STEP = 10 * SECOND;
 const MUTED = 'dsn.muted';
+const QUALITY = 'dsn.quality';
 
 export class Controls {
   #viewer;
@@ -31,6 +32,11 @@ export class Controls {
       gaps: (event) => this.#gap(event, (gap) => viewer.goTo(gap.from - STEP / 2)),
     };
     for (const [id, run] of Object.entries(act)) $(id).addEventListener('click', run);
+    viewer.player.quality = localStorage.getItem(QUALITY) ?? '';
+    $('quality').addEventListener('change', ({ target }) => {
+      viewer.player.quality = target.value;
+      localStorage.setItem(QUALITY, target.value);
+    });
     $('speed').addEventListener('change', ({ target }) => this.speed(target.value));
     const listen = (target, kinds, run) => kinds.forEach((kind) => target.addEventListener(kind, run));
     // The pointer that leaves must not take away what the focus shows.
@@ -85,6 +91,16 @@ export class Controls {
       : kind === 'live' && behind < 2 * MINUTE
         ? `${Math.max(Math.round(behind / SECOND), 0)} s ago`
         : weekday(moment);
+  }
+
+  /** What one may choose from; nothing to choose from is not shown. */
+  qualities(names) {
+    const menu = $('quality');
+    menu.parentElement.hidden = names.length < 2;
+    const wanted = localStorage.getItem(QUALITY) ?? '';
+    const options = ['', ...names].map((name) => new Option(name || 'Auto', name));
+    menu.replaceChildren(...options);
+    menu.value = names.includes(wanted) ? wanted : '';
   }
 
   speed(rate) {

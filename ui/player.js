@@ -1,4 +1,4 @@
-// Plays one playlist in the <video> and keeps it playing: hls.js where there is Media Source, the browser's own HLS
+// Plays one master playlist in the <video> and keeps it playing: hls.js where there is Media Source, the browser's own HLS
 // elsewhere (older iPhones). Knows wall-clock time, says what it is doing, tries again by itself. Which playlist to play
 // is the viewer's business.
 
@@ -30,6 +30,8 @@ const CONFIG = {
   // Started by hand, once the playlist says which position the wanted moment has.
   autoStartLoad: false,
   backBufferLength: 60,
+  // Most viewers sit near their cameras: begin with a good picture, and go down when the line says so.
+  abrEwmaDefaultEstimate: 5_000_000,
   // We try again ourselves: with a visible message, and when the server says so.
   manifestLoadPolicy: policy(0),
   playlistLoadPolicy: policy(1),
@@ -41,6 +43,9 @@ function policy(maxNumRetry) {
   return { default: { maxTimeToFirstByteMs: 10_000, maxLoadTimeMs: 20_000, timeoutRetry: retry, errorRetry: retry } };
 }
 
+/** Name of a rendition, as it stands in the address of its playlist. */
+const nameOf = ({ uri }) => new URL(uri).searchParams.get('rendition') ?? 'source';
+
 export class Player {
   #video;
   #tell;
@@ -50,8 +55,10 @@ export class Player {
   #failures = 0;
   #still = { position: -1, since: 0 };
   #repaired = 0;
+  #quality = '';
 
-  /** `tell`: { state({kind, text, live, retryAt}), outside(source), ended(moment), skipped(from, to), expired() } */
+  /** `tell`: { state({kind, text, live, retryAt}), outside(source), ended(moment), skipped(from, to), expired(),
+   * qualities(names) } */
   constructor(video, tell) {
     this.#video = video;
     this.#tell = tell;
@@ -121,6 +128,17 @@ export class Player {
     if (this.#timer) this.#reopen();
   }
 
+  /** One rendition by name, or '' for what the line allows. The picture goes on; what is buffered ahead is fetched anew. */
+  set quality(name) {
+    this.#quality = name;
+    if (this.#hls) this.#hls.nextLevel = this.#level;
+  }
+
+  /** The wanted level; -1: hls.js chooses. A camera that lacks the rendition is shown as the line allows. */
+  get #level() {
+    return this.#quality ? this.#hls.levels.findIndex((level) => nameOf(level) === this.#quality) : -1;
+  }
+
   get #fragments() {
     return this.#hls?.latestLevelDetails?.fragments ?? [];
   }
@@ -138,10 +156,24 @@ export class Player {
   #openHls(source) {
     const hls = (this.#hls = new Hls(CONFIG));
     hls.on(Hls.Events.ERROR, (_, data) => hls === this.#hls && this.#hlsError(data));
+    hls.once(Hls.Events.MANIFEST_PARSED, () => {
+      // From the best down, as people read them.
+      this.#tell.qualities(hls.levels.map(nameOf).reverse());
+      hls.loadLevel = this.#level;
+      // Loads the media playlist; the first segment only once the playlist says which it is.
+      hls.startLoad(-1);
+    });
     hls.once(Hls.Events.LEVEL_LOADED, (_, { details }) => {
       const start = source.at === undefined ? -1 : this.#start(details, source.at);
       if (start === null) return this.#tell.outside(source);
-      hls.startLoad(start);
+      if (start !== -1) {
+        hls.stopLoad();
+        hls.startLoad(start);
+        // A segment that was on its way already must not decide where the picture begins.
+        const there = () => hls === this.#hls && Math.abs(this.#video.currentTime - start) > 1;
+        const begin = () => there() && (this.#video.currentTime = start);
+        this.#video.addEventListener('loadedmetadata', begin, { once: true });
+      }
       if (source.play !== false) this.play();
     });
     hls.loadSource(source.url);

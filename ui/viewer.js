@@ -57,6 +57,7 @@ export class Viewer {
       skipped: (from, to) =>
         this.controls.notice(`The picture from ${clock(from)} to ${clock(to)} is missing or damaged.`),
       expired,
+      qualities: (names) => this.controls.qualities(names),
     });
     this.timeline = new Timeline($('timeline'), $('tip'), (moment) => this.goTo(moment));
     this.controls = new Controls(this);

@@ -5,7 +5,10 @@
 
 use std::{path::Path, time::Duration};
 
-use super::context::{Context, Part, now};
+use super::{
+    context::{Context, Part, now},
+    ladder,
+};
 use crate::{
     domain::{
         control::{Activity, Assignment, Envelope, Problem},
@@ -52,11 +55,11 @@ pub enum Error {
 }
 
 /// Decides by instance and revision.
-pub fn decide(current: Option<&Applied>, instance: InstanceUid, revision: u64) -> Taken {
+pub fn decide(current: Option<(InstanceUid, u64)>, instance: InstanceUid, revision: u64) -> Taken {
     match current {
-        Some(applied) if applied.assignment.instance != instance => Taken::Foreign,
-        Some(applied) if applied.revision > revision => Taken::Older,
-        Some(applied) if applied.revision == revision => Taken::Again,
+        Some((ours, _)) if ours != instance => Taken::Foreign,
+        Some((_, applied)) if applied > revision => Taken::Older,
+        Some((_, applied)) if applied == revision => Taken::Again,
         _ => Taken::New,
     }
 }
@@ -67,7 +70,8 @@ pub fn take(context: &Context, envelope: &Envelope<Assignment>) -> Result<Taken,
     // Taken from two sides (file and queue): decide and write under one lock.
     let mut outcome = Ok(Taken::Older);
     context.assignment.send_if_modified(|current| {
-        let taken = decide(current.as_ref(), envelope.data.instance, revision);
+        let known = current.as_ref().map(|applied| (applied.assignment.instance, applied.revision));
+        let taken = decide(known, envelope.data.instance, revision);
         if taken != Taken::New {
             outcome = Ok(taken);
             return false;
@@ -114,8 +118,10 @@ pub async fn follow_file(context: &Context) -> Result<(), notify::Error> {
     let folder = file.parent().unwrap_or(Path::new("/"));
     let mut hints = Hints::new(RESCAN, |_| true)?.folder(folder, false);
     look(context, &context.args.assignment.join(spool::ASSIGNMENT_FILE));
+    ladder::look(context, &context.args.assignment.join(spool::LADDER_FILE));
     loop {
         look(context, file);
+        ladder::look(context, &folder.join(spool::LADDER_FILE));
         tokio::select! { () = hints.wait() => {}, () = context.finished.cancelled() => return Ok(()) }
     }
 }
@@ -141,44 +147,17 @@ fn look(context: &Context, file: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{
-        control::{CaptureSource, ObjectRef},
-        id::{Role, StreamId},
-    };
-
-    fn applied(revision: u64) -> Applied {
-        let object = ObjectRef { namespace: "n".into(), name: "o".into(), uid: "u".into() };
-        Applied {
-            revision,
-            assignment: Assignment {
-                instance: InstanceUid::of("p", "c", Role::Capture, 0),
-                stream: StreamId::of("p", "c"),
-                activity: Activity::Running,
-                pipeline: object.clone(),
-                camera: object,
-                site: String::new(),
-                source: CaptureSource {
-                    url: "rtsp://h/".into(),
-                    transport: "tcp".into(),
-                    credentials: false,
-                    credentials_secret: None,
-                },
-                segment_seconds: 4,
-                storage_url: String::new(),
-                spool_bytes: 0,
-            },
-        }
-    }
+    use crate::domain::id::Role;
 
     #[test]
     fn the_highest_revision_wins_whatever_brings_it() {
         let ours = InstanceUid::of("p", "c", Role::Capture, 0);
-        let current = applied(5);
+        let current = Some((ours, 5));
         assert_eq!(decide(None, ours, 1), Taken::New);
-        assert_eq!(decide(Some(&current), ours, 6), Taken::New);
-        assert_eq!(decide(Some(&current), ours, 5), Taken::Again);
-        assert_eq!(decide(Some(&current), ours, 4), Taken::Older);
+        assert_eq!(decide(current, ours, 6), Taken::New);
+        assert_eq!(decide(current, ours, 5), Taken::Again);
+        assert_eq!(decide(current, ours, 4), Taken::Older);
         let other = InstanceUid::of("p", "other", Role::Capture, 0);
-        assert_eq!(decide(Some(&current), other, 9), Taken::Foreign);
+        assert_eq!(decide(current, other, 9), Taken::Foreign);
     }
 }

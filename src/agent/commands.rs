@@ -8,12 +8,14 @@ use super::{
     announce::say,
     assignment::{self, Taken},
     context::Context,
+    ladder,
 };
 use crate::{
     clients::broker::{self, Broker, Delivery, Publish},
     domain::{
         control::{Ack, Activity, Assignment, Command, Envelope, Event, Readd, Stored},
         id::InstanceUid,
+        ladder::LadderAssignment,
     },
 };
 
@@ -54,6 +56,9 @@ async fn obey(context: &Context, broker: &Broker, uid: InstanceUid, delivery: &D
         tracing::debug!(key = delivery.key, "a command of a newer version");
         return Ok(());
     };
+    if context.ladder.is(uid) {
+        return obey_for_the_transcoder(context, broker, uid, command, envelope, delivery).await;
+    }
     match command {
         Command::Apply | Command::Start | Command::Stop => {
             let envelope: Envelope<Assignment> = typed(envelope)?;
@@ -70,18 +75,45 @@ async fn obey(context: &Context, broker: &Broker, uid: InstanceUid, delivery: &D
             };
             answer(broker, uid, taken, envelope.revision).await?;
         }
-        Command::Ping => {
-            let how = Publish {
-                ttl: Some(std::time::Duration::from_secs(5)),
-                correlation_id: delivery.correlation_id.clone(),
-                ..Publish::default()
-            };
-            say(broker, uid, Event::Pong, &Value::Object(serde_json::Map::new()), how).await?;
-        }
+        Command::Ping => pong(broker, uid, delivery).await?,
         Command::Stored => stored(context, &typed::<Stored>(envelope)?.data).await?,
         Command::Readd => readd(context, &typed::<Readd>(envelope)?.data).await?,
     }
     Ok(())
+}
+
+async fn obey_for_the_transcoder(
+    context: &Context,
+    broker: &Broker,
+    uid: InstanceUid,
+    command: Command,
+    envelope: Envelope<Value>,
+    delivery: &Delivery,
+) -> Result<(), Error> {
+    let revision = envelope.revision;
+    let taken = match command {
+        Command::Apply | Command::Start | Command::Stop => ladder::take(context, &typed(envelope)?)?,
+        Command::Remove => match typed::<LadderAssignment>(envelope) {
+            Ok(mut whole) => {
+                whole.data.activity = Activity::Draining;
+                ladder::take(context, &whole)?
+            }
+            Err(_) => ladder::drain(context, revision)?,
+        },
+        Command::Ping => return Ok(pong(broker, uid, delivery).await?),
+        // It has no footage of its own: the capture beside it hears these.
+        Command::Stored | Command::Readd => return Ok(()),
+    };
+    answer(broker, uid, taken, revision).await
+}
+
+async fn pong(broker: &Broker, uid: InstanceUid, delivery: &Delivery) -> Result<(), broker::Error> {
+    let how = Publish {
+        ttl: Some(std::time::Duration::from_secs(5)),
+        correlation_id: delivery.correlation_id.clone(),
+        ..Publish::default()
+    };
+    say(broker, uid, Event::Pong, &Value::Object(serde_json::Map::new()), how).await
 }
 
 fn typed<T: DeserializeOwned>(envelope: Envelope<Value>) -> Result<Envelope<T>, serde_json::Error> {
@@ -110,6 +142,9 @@ async fn stored(context: &Context, stored: &Stored) -> Result<(), Error> {
     let mut moved = 0;
     for upto in &stored.upto {
         moved += context.outbox.stored(upto).await?;
+    }
+    for key in &stored.exactly {
+        moved += context.outbox.stored_exactly(key).await?;
     }
     if moved > 0 {
         context.to_trim.raise();

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{Args, assignment::Applied, live::Live, metrics::Metrics, outbox::Outbox, spool::Spool};
+use super::{Args, assignment::Applied, ladder::Ladder, live::Live, metrics::Metrics, outbox::Outbox, spool::Spool};
 use crate::domain::{
     control::{InstanceReport, Problem},
     segment::SegmentKey,
@@ -23,6 +23,8 @@ pub struct Context {
     pub args: Args,
     /// The assignment in effect; none before the first.
     pub assignment: watch::Sender<Option<Applied>>,
+    /// The transcoder of the same pod.
+    pub ladder: Ladder,
     /// The durable memory.
     pub outbox: Outbox,
     /// The spool.
@@ -104,6 +106,7 @@ impl Context {
         Self {
             args,
             assignment: watch::Sender::new(None),
+            ladder: Ladder::default(),
             outbox,
             spool,
             live,

@@ -6,6 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::StreamExt;
+use tokio::sync::watch;
 
 use super::{
     announce::{self, say},
@@ -84,9 +85,28 @@ async fn connection(context: &Context) -> Result<(), Error> {
     tokio::select! {
         ended = listen(context, &broker, uid) => ended?,
         ended = announce::run(context, &broker, uid) => ended?,
-        ended = speak(context, &broker, uid) => ended?,
+        ended = speak(&broker, uid, context.assignment.subscribe(), |a| a.revision, &context.report) => ended?,
+        ended = transcoder(context, &broker) => ended?,
     }
     Ok(())
+}
+
+/// The same for the transcoder of the pod, as soon as there is one.
+async fn transcoder(context: &Context, broker: &Broker) -> Result<(), Error> {
+    let mut told = context.ladder.told.subscribe();
+    let uid = loop {
+        if let Some(applied) = told.borrow_and_update().as_ref() {
+            break applied.assignment.instance;
+        }
+        // The sender lives as long as the context.
+        let _ = told.changed().await;
+    };
+    let revision = context.ladder.applied().map_or(0, |applied| applied.revision);
+    say(broker, uid, Event::Hello, &Hello { revision }, Publish::default()).await?;
+    tokio::select! {
+        ended = listen(context, broker, uid) => ended,
+        ended = speak(broker, uid, told, |a| a.revision, &context.ladder.report) => Ok(ended?),
+    }
 }
 
 /// Who we are stands in the assignment.
@@ -132,28 +152,33 @@ async fn listen(context: &Context, broker: &Broker, uid: InstanceUid) -> Result<
 }
 
 /// Says what changes, and every ten seconds that we are there.
-async fn speak(context: &Context, broker: &Broker, uid: InstanceUid) -> Result<(), broker::Error> {
-    let mut assignments = context.assignment.subscribe();
-    let mut reports = context.report.subscribe();
+async fn speak<A>(
+    broker: &Broker,
+    uid: InstanceUid,
+    mut assignments: watch::Receiver<Option<A>>,
+    revision_of: fn(&A) -> u64,
+    report: &watch::Sender<InstanceReport>,
+) -> Result<(), broker::Error> {
+    let mut reports = report.subscribe();
     let mut beats = tokio::time::interval(Duration::from_secs(HEARTBEAT_SECONDS));
     beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let (mut acked, mut stated) = (0, None);
     loop {
-        let revision = assignments.borrow_and_update().as_ref().map_or(0, |applied| applied.revision);
+        let revision = assignments.borrow_and_update().as_ref().map_or(0, revision_of);
         if revision > acked {
             say(broker, uid, Event::Ack, &Ack { revision }, Publish::default()).await?;
             acked = revision;
         }
-        let report = reports.borrow_and_update().clone();
-        if stated.as_ref().is_none_or(|stated| differs(stated, &report)) {
-            say(broker, uid, Event::State, &report, Publish::default()).await?;
-            stated = Some(report);
+        let now = reports.borrow_and_update().clone();
+        if stated.as_ref().is_none_or(|stated| differs(stated, &now)) {
+            say(broker, uid, Event::State, &now, Publish::default()).await?;
+            stated = Some(now);
         }
         tokio::select! {
             _ = assignments.changed() => {}
             _ = reports.changed() => {}
             _ = beats.tick() => {
-                let report = context.report.borrow().clone();
+                let report = report.borrow().clone();
                 let how = Publish { ttl: Some(HEARTBEAT_TTL), ..Publish::default() };
                 say(broker, uid, Event::Heartbeat, &report, how).await?;
             }

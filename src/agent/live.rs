@@ -19,11 +19,9 @@ use axum::{
 };
 use tokio_util::io::ReaderStream;
 
-use super::{
-    context::Context,
-    spool::{init_path, segment_path},
-};
+use super::{context::Context, spool::folder_path};
 use crate::domain::{
+    ladder::is_rendition,
     live::{LiveSegment, LiveWindow},
     name::secret_key,
     segment::{SOURCE, Segment, SegmentKey},
@@ -39,21 +37,21 @@ pub struct Live {
 
 impl Live {
     /// With what an earlier agent left.
-    pub fn new(segments: &[Segment]) -> Self {
+    pub fn new(segments: &[Segment], init_file: impl Fn(&Segment) -> String) -> Self {
         let live = Self::default();
         for segment in segments {
-            live.push(segment);
+            live.push(segment, &init_file(segment));
         }
         live
     }
 
-    /// Takes the next segment.
-    pub fn push(&self, segment: &Segment) {
+    /// Takes the next segment, or an older one of another rendition; `init`: the file of its init section.
+    pub fn push(&self, segment: &Segment, init: &str) {
         let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
-        segments.push_back(LiveSegment {
+        let segment = LiveSegment {
             key: segment.key.clone(),
             file: spool::segment_file(segment.key.seq),
-            init: Some(spool::INIT_FILE.to_owned()),
+            init: Some(init.to_owned()),
             sha256: segment.blob.sha256.clone(),
             bytes: segment.blob.bytes,
             codecs: segment.codecs.clone(),
@@ -62,13 +60,17 @@ impl Live {
             start: segment.start,
             end: segment.end,
             media_us: segment.media_us,
+            frames: segment.frames,
             playlist_seq: segment.playlist_seq,
             discontinuity_seq: segment.discontinuity_seq,
             target_seconds: segment.target_seconds,
-        });
-        while segments.len() > LIVE_SEGMENTS {
-            segments.pop_front();
-        }
+        };
+        let at = segments.iter().rposition(|other| other.playlist_seq <= segment.playlist_seq).map_or(0, |at| at + 1);
+        segments.insert(at, segment);
+        // What the source no longer shows, no rendition shows.
+        let source = segments.iter().rev().filter(|segment| segment.key.rendition == SOURCE);
+        let oldest = source.take(LIVE_SEGMENTS).last().map_or(0, |segment| segment.playlist_seq);
+        segments.retain(|segment| segment.playlist_seq >= oldest);
     }
 
     /// A copy that had to go is no longer live.
@@ -117,10 +119,11 @@ async fn file(
     State(context): State<Arc<Context>>,
     UrlPath((session, rendition, file)): UrlPath<(String, String, String)>,
 ) -> Response {
-    let session = spool::session_of(&session).filter(|_| rendition == SOURCE);
-    let path = match (session, spool::segment_seq(&file)) {
-        (Some(session), Some(seq)) => segment_path(session, seq),
-        (Some(session), None) if file == spool::INIT_FILE => init_path(session),
+    let session = spool::session_of(&session).filter(|_| rendition == SOURCE || is_rendition(&rendition));
+    let path = match session {
+        Some(session) if spool::segment_seq(&file).is_some() || spool::is_init(&file) => {
+            folder_path(session, &rendition).join(&file)
+        }
         _ => return StatusCode::NOT_FOUND.into_response(),
     };
     let Ok((open, length, _)) = open(&context, &path) else { return StatusCode::NOT_FOUND.into_response() };

@@ -11,10 +11,12 @@ mod context;
 mod control;
 #[cfg(test)]
 mod fixture;
+mod ladder;
 mod live;
 mod metrics;
 mod outbox;
 mod report;
+mod rungs;
 mod sealer;
 mod spool;
 mod trim;
@@ -72,8 +74,8 @@ pub async fn run(args: Args) -> Outcome {
     let Some(alone) = shutdown.run_until_cancelled(files::alone(&own.join(AGENT_LOCK))).await else { return Ok(()) };
     let _alone = alone?;
     let outbox = Outbox::open(&own).await?;
-    let live = Live::new(&outbox.newest(LIVE_SEGMENTS).await?);
     let spool = Spool::open(&args.spool)?;
+    let live = Live::new(&outbox.newest(LIVE_SEGMENTS).await?, |segment| spool.init_file(&segment.key));
     let context = Arc::new(Context::new(args, outbox, spool, live, shutdown));
     tokio::try_join!(
         async { Ok(assignment::follow_file(&context).await?) },

@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration, time::SystemTime};
 
-use super::context::{Context, Seen};
+use super::{
+    context::{Context, Seen},
+    ladder,
+};
 use crate::{
     domain::{
         control::{Activity, Backlog, InstanceReport, Phase, Problem},
@@ -46,11 +49,13 @@ async fn compose(context: &Context) -> Result<InstanceReport, super::outbox::Err
         let age = SystemTime::now().duration_since(modified).unwrap_or_default();
         (report, age)
     });
+    let ladder_done = ladder::report(context);
     let backlog = context.outbox.backlog().await?;
     let activity = context.applied().map(|applied| (applied.revision, applied.assignment.activity));
     // Trap: whoever says "drained" is deleted with the volume. No time that has passed makes a copy superfluous: storage,
     // broker and server may be away for longer.
-    let drained = backlog.unannounced == 0
+    let drained = ladder_done
+        && backlog.unannounced == 0
         && backlog.unstored == 0
         && context.outbox.untold_gaps().await? == 0
         && super::is_sealed(context).await?;

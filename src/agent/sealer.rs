@@ -16,7 +16,8 @@ use super::{
     assignment::Applied,
     context::{Context, Part, Seen, now},
     outbox::{self, InitSection, SessionRow},
-    spool::segment_path,
+    rungs,
+    spool::{folder_path, segment_path},
 };
 use crate::{
     domain::{
@@ -49,16 +50,18 @@ pub enum Error {
 }
 
 /// A file that is whole and well-formed.
-struct Inspected {
-    found: Found,
-    digest: FileDigest,
+pub(super) struct Inspected {
+    pub(super) found: Found,
+    pub(super) digest: FileDigest,
 }
 
 /// Seals what is finished, until the end.
 pub async fn run(context: Arc<Context>) -> Result<(), notify::Error> {
     let mut hints = Hints::new(RESCAN, |path| {
         // Our own outbox lies in the same volume; its writes must not wake us.
-        !path.components().any(|part| part.as_os_str() == spool::AGENT_FOLDER)
+        // Nor must what the transcoder has not finished.
+        let aside = [spool::AGENT_FOLDER, spool::LADDER_FOLDER];
+        !path.components().any(|part| aside.iter().any(|name| part.as_os_str() == *name))
             && path.extension().is_some_and(|kind| kind == "m4s" || kind == "json")
     })?
     .folder(context.spool.path(), true);
@@ -69,6 +72,14 @@ pub async fn run(context: Arc<Context>) -> Result<(), notify::Error> {
             Ok(()) => None,
             Err(error) => Some(Problem { reason: "SpoolFailed".to_owned(), message: telemetry::chain(&error) }),
         };
+        // After the source, whose numbers they take.
+        if let Err(error) = rungs::seal(&context).await {
+            tracing::warn!("the renditions wait: {}", telemetry::chain(&error));
+        }
+        if context.ladder.applied().is_some() {
+            // What was given up, or has waited long enough, raises no signal.
+            context.to_trim.raise();
+        }
         context.problem(Part::Spool, problem);
         context.to_report.raise();
         tokio::select! {
@@ -135,7 +146,8 @@ impl Sealer<'_> {
         stream: &mut StreamBook,
     ) -> Result<(), Error> {
         let next = row.as_ref().map_or(0, |row| row.book.next_seq);
-        let new: Vec<u64> = self.context.spool.segments(session)?.into_iter().filter(|seq| *seq >= next).collect();
+        let new: Vec<u64> =
+            self.context.spool.segments(session, SOURCE)?.into_iter().filter(|seq| *seq >= next).collect();
         if new.is_empty() {
             return Ok(());
         }
@@ -179,17 +191,12 @@ impl Sealer<'_> {
 
     /// The init section, as it was when the session began.
     fn init(&self, session: SessionId, row: Option<&SessionRow>) -> Result<(Init, InitSection), String> {
-        let bytes = self.context.spool.init(session).map_err(|error| format!("its init section: {error}"))?;
-        let init = parse_init(&bytes).map_err(|error| format!("its init section: {error}"))?;
-        let video = init.video().ok_or("its init section has no picture")?;
-        let mut hasher = FileHasher::default();
-        hasher.update(&bytes);
-        let section = InitSection {
-            blob: blob(&hasher.finish()),
-            codecs: init.codecs(),
-            width: video.width,
-            height: video.height,
-        };
+        let bytes = self
+            .context
+            .spool
+            .init(session, SOURCE, spool::INIT_FILE)
+            .map_err(|error| format!("its init section: {error}"))?;
+        let (init, section) = init_section(&bytes)?;
         match row {
             Some(row) if row.init.blob != section.blob => Err("its init section was changed".to_owned()),
             _ => Ok((init, section)),
@@ -201,9 +208,7 @@ impl Sealer<'_> {
         if self.damaged.contains_key(&(session, seq)) {
             return Ok(None);
         }
-        let (context, init) = (self.context.clone(), init.clone());
-        let inspecting = tokio::task::spawn_blocking(move || inspect(&context, session, seq, &init));
-        match inspecting.await.map_err(|_| std::io::Error::other("reading a segment was interrupted"))? {
+        match read(self.context, session, SOURCE, seq, init).await {
             Ok(inspected) => Ok(Some(inspected)),
             Err(Unusable::Damaged(why)) => {
                 self.damage(session, seq, &why);
@@ -244,6 +249,7 @@ impl Sealer<'_> {
                 stream: applied.assignment.stream,
                 camera: applied.assignment.camera.uid.clone(),
                 session,
+                rendition: None,
                 seq: *seq,
                 from: at(*from),
                 to: at(*to),
@@ -271,17 +277,18 @@ impl Sealer<'_> {
     ) -> Result<(), Error> {
         let Inspected { found, digest } = inspected;
         let assignment = &applied.assignment;
+        let key = SegmentKey {
+            stream: assignment.stream,
+            rendition: SOURCE.to_owned(),
+            session: row.book.session,
+            seq: found.seq,
+        };
         let segment = Segment {
-            key: SegmentKey {
-                stream: assignment.stream,
-                rendition: SOURCE.to_owned(),
-                session: row.book.session,
-                seq: found.seq,
-            },
+            file: segment_path(&key).to_string_lossy().into_owned(),
+            key,
             camera: assignment.camera.uid.clone(),
             camera_name: format!("{}/{}", assignment.camera.namespace, assignment.camera.name),
             site: assignment.site.clone(),
-            file: segment_path(row.book.session, found.seq).to_string_lossy().into_owned(),
             blob: blob(digest),
             init: row.init.blob.clone(),
             codecs: row.init.codecs.clone(),
@@ -290,6 +297,7 @@ impl Sealer<'_> {
             start: at(numbered.start_us),
             end: at(numbered.end_us),
             media_us: u64::try_from(found.media.media_us).unwrap_or(0),
+            frames: found.media.frames,
             playlist_seq: numbered.playlist_seq,
             discontinuity_seq: numbered.discontinuity_seq,
             target_seconds: numbered.target_seconds,
@@ -304,12 +312,36 @@ impl Sealer<'_> {
         let drifted = if numbered.drifts { Some(Instant::now()) } else { before };
         self.context.set_seen(Seen { gop_us: row.book.gop_us, fps, drifted });
         self.context.metrics.sealed(&segment, gaps);
-        self.context.live.push(&segment);
+        self.context.live.push(&segment, spool::INIT_FILE);
         for signal in [&self.context.to_add, &self.context.to_announce, &self.context.to_trim] {
             signal.raise();
         }
         Ok(())
     }
+}
+
+/// What an init section says, and what it is.
+pub(super) fn init_section(bytes: &[u8]) -> Result<(Init, InitSection), String> {
+    let init = parse_init(bytes).map_err(|error| format!("its init section: {error}"))?;
+    let video = init.video().ok_or("its init section has no picture")?;
+    let mut hasher = FileHasher::default();
+    hasher.update(bytes);
+    let section =
+        InitSection { blob: blob(&hasher.finish()), codecs: init.codecs(), width: video.width, height: video.height };
+    Ok((init, section))
+}
+
+/// Reads, parses and hashes a file, and makes it durable.
+pub(super) async fn read(
+    context: &Arc<Context>,
+    session: SessionId,
+    rendition: &str,
+    seq: u64,
+    init: &Init,
+) -> Result<Inspected, Unusable> {
+    let (context, init, rendition) = (context.clone(), init.clone(), rendition.to_owned());
+    let inspecting = tokio::task::spawn_blocking(move || inspect(&context, session, &rendition, seq, &init));
+    inspecting.await.map_err(|_| std::io::Error::other("reading a segment was interrupted"))?
 }
 
 /// Why a file gave no segment.
@@ -334,8 +366,15 @@ impl From<std::io::Error> for Unusable {
     }
 }
 
-fn inspect(context: &Context, session: SessionId, seq: u64, init: &Init) -> Result<Inspected, Unusable> {
-    let (mut file, length, modified) = context.spool.file(&segment_path(session, seq))?;
+fn inspect(
+    context: &Context,
+    session: SessionId,
+    rendition: &str,
+    seq: u64,
+    init: &Init,
+) -> Result<Inspected, Unusable> {
+    let path = folder_path(session, rendition).join(spool::segment_file(seq));
+    let (mut file, length, modified) = context.spool.file(&path)?;
     if length > cid::MAX_FILE {
         return Err(Unusable::Damaged(format!("{length} bytes: set a shorter keyframe interval at the camera")));
     }
@@ -355,7 +394,7 @@ fn inspect(context: &Context, session: SessionId, seq: u64, init: &Init) -> Resu
         hasher.update(&chunk[..count]);
     }
     let media = scanner.finish().map_err(malformed)?;
-    context.spool.sync(session, &file)?;
+    context.spool.sync(session, rendition, &file)?;
     Ok(Inspected { found: Found { seq, media, sealed_us: sealed_us(session, modified) }, digest: hasher.finish() })
 }
 
@@ -371,7 +410,7 @@ fn sealed_us(session: SessionId, modified: SystemTime) -> i64 {
     if begun > now { modified.min(now) } else { modified.max(begun).min(now) }
 }
 
-fn blob(digest: &FileDigest) -> Blob {
+pub(super) fn blob(digest: &FileDigest) -> Blob {
     Blob { cid: digest.cid.to_string(), sha256: digest.sha256.clone(), bytes: digest.bytes }
 }
 

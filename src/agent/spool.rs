@@ -15,12 +15,15 @@ use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, ResolveFlags, openat, openat2,
 
 use crate::domain::{
     id::SessionId,
-    segment::SOURCE,
-    spool::{self, RunnerReport, SessionFile},
+    ladder::is_rendition,
+    segment::SegmentKey,
+    spool::{self, RunnerReport, SessionFile, TranscoderReport},
 };
 
 /// Folders and files beyond these numbers are nonsense; reading on would only cost time.
 const MAX_ENTRIES: usize = 200_000;
+/// No Pipeline ever had more renditions in one session.
+const MAX_RENDITIONS: usize = 32;
 /// Reports and session files are some hundred bytes.
 const MAX_JSON: u64 = 64 << 10;
 /// Init sections are some kilobytes.
@@ -51,9 +54,21 @@ impl Spool {
         Ok(sessions)
     }
 
-    /// Numbers of the finished segments of a session, in order.
-    pub fn segments(&self, session: SessionId) -> io::Result<Vec<u64>> {
-        let mut segments = match self.names(&rendition(session), spool::segment_seq) {
+    /// Renditions of a session beside the source.
+    pub fn renditions(&self, session: SessionId) -> io::Result<Vec<String>> {
+        let folder = Path::new(&session.to_string()).to_owned();
+        let mut names = match self.names(&folder, |name| is_rendition(name).then(|| name.to_owned())) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            other => other?,
+        };
+        names.sort_unstable();
+        names.truncate(MAX_RENDITIONS);
+        Ok(names)
+    }
+
+    /// Numbers of the finished segments of a rendition, in order.
+    pub fn segments(&self, session: SessionId, rendition: &str) -> io::Result<Vec<u64>> {
+        let mut segments = match self.names(&folder_path(session, rendition), spool::segment_seq) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             other => other?,
         };
@@ -103,9 +118,32 @@ impl Spool {
         Ok(bytes)
     }
 
-    /// The init section of a session.
-    pub fn init(&self, session: SessionId) -> io::Result<Vec<u8>> {
-        self.small(&rendition(session).join(spool::INIT_FILE), MAX_INIT)
+    /// An init section of a rendition.
+    pub fn init(&self, session: SessionId, rendition: &str, file: &str) -> io::Result<Vec<u8>> {
+        self.small(&folder_path(session, rendition).join(file), MAX_INIT)
+    }
+
+    /// Name of the init section that a segment needs: its own where it has one.
+    pub fn init_file(&self, key: &SegmentKey) -> String {
+        let own = spool::own_init_file(key.seq);
+        let has_own = self.file(&folder_path(key.session, &key.rendition).join(&own)).is_ok();
+        if has_own { own } else { spool::INIT_FILE.to_owned() }
+    }
+
+    /// Has the transcoder said that it will not make this one?
+    pub fn is_given_up(&self, session: SessionId, rendition: &str, seq: u64) -> bool {
+        self.file(&folder_path(session, rendition).join(spool::given_up_file(seq))).is_ok()
+    }
+
+    /// Says so ourselves, or the transcoder would make again what had to go.
+    pub fn give_up(&self, session: SessionId, rendition: &str, seq: u64) -> io::Result<()> {
+        let folder = match self.folder(&folder_path(session, rendition)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            other => other?,
+        };
+        let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        openat(&folder, spool::given_up_file(seq), flags, Mode::RUSR | Mode::WUSR | Mode::RGRP)?;
+        Ok(())
     }
 
     /// What the runner says of a session; `None` when it says nothing readable.
@@ -122,23 +160,44 @@ impl Spool {
         Some((serde_json::from_slice(&text).ok()?, modified))
     }
 
+    /// The transcoder's report and its last sign of life.
+    pub fn transcoder_report(&self) -> Option<(TranscoderReport, SystemTime)> {
+        let path = Path::new(spool::TRANSCODER_REPORT_FILE);
+        let text = self.small(path, MAX_JSON).ok()?;
+        let (_, _, modified) = self.file(path).ok()?;
+        Some((serde_json::from_slice(&text).ok()?, modified))
+    }
+
     /// Makes a finished segment and its name survive a power cut.
-    pub fn sync(&self, session: SessionId, file: &File) -> io::Result<()> {
+    pub fn sync(&self, session: SessionId, rendition: &str, file: &File) -> io::Result<()> {
         file.sync_all()?;
-        rustix::fs::fsync(self.folder(&rendition(session))?)?;
+        rustix::fs::fsync(self.folder(&folder_path(session, rendition))?)?;
         Ok(())
     }
 
-    /// Removes a segment; one that is not there is removed already.
-    pub fn remove_segment(&self, session: SessionId, seq: u64) -> io::Result<()> {
-        let folder = match self.folder(&rendition(session)) {
+    /// Removes a segment with what belongs to it alone; one that is not there is removed already.
+    pub fn remove_segment(&self, key: &SegmentKey) -> io::Result<()> {
+        let files = [spool::segment_file(key.seq), spool::own_init_file(key.seq)];
+        self.unlink(&folder_path(key.session, &key.rendition), &files)
+    }
+
+    /// Removes the mark of a segment that will not be made.
+    pub fn forget_given_up(&self, session: SessionId, rendition: &str, seq: u64) -> io::Result<()> {
+        self.unlink(&folder_path(session, rendition), &[spool::given_up_file(seq)])
+    }
+
+    fn unlink(&self, folder: &Path, files: &[String]) -> io::Result<()> {
+        let folder = match self.folder(folder) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             other => other?,
         };
-        match unlinkat(&folder, spool::segment_file(seq), AtFlags::empty()) {
-            Err(rustix::io::Errno::NOENT) => Ok(()),
-            other => Ok(other?),
+        for file in files {
+            match unlinkat(&folder, file, AtFlags::empty()) {
+                Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
+        Ok(())
     }
 
     /// Removes the folder of a session with all that is in it.
@@ -151,19 +210,19 @@ impl Spool {
     }
 }
 
-/// Folder of the source rendition.
-fn rendition(session: SessionId) -> PathBuf {
-    Path::new(&session.to_string()).join(SOURCE)
+/// Folder of a rendition below the spool.
+pub fn folder_path(session: SessionId, rendition: &str) -> PathBuf {
+    Path::new(&session.to_string()).join(rendition)
 }
 
 /// Path of a segment below the spool.
-pub fn segment_path(session: SessionId, seq: u64) -> PathBuf {
-    rendition(session).join(spool::segment_file(seq))
+pub fn segment_path(key: &SegmentKey) -> PathBuf {
+    folder_path(key.session, &key.rendition).join(spool::segment_file(key.seq))
 }
 
 /// Path of an init section below the spool.
-pub fn init_path(session: SessionId) -> PathBuf {
-    rendition(session).join(spool::INIT_FILE)
+pub fn init_path(key: &SegmentKey, file: &str) -> PathBuf {
+    folder_path(key.session, &key.rendition).join(file)
 }
 
 #[cfg(test)]
@@ -171,6 +230,11 @@ mod tests {
     use std::{fs, os::unix::fs::symlink};
 
     use super::*;
+    use crate::domain::{id::StreamId, segment::SOURCE};
+
+    fn key(session: SessionId, seq: u64) -> SegmentKey {
+        SegmentKey { stream: StreamId::of("p", "c"), rendition: SOURCE.into(), session, seq }
+    }
 
     #[test]
     fn links_fifos_and_folders_are_no_segments() {
@@ -179,20 +243,20 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let spool = Spool::open(folder.path()).expect("opens");
         let session = SessionId::new();
-        let rendition = folder.path().join(rendition(session));
+        let rendition = folder.path().join(folder_path(session, SOURCE));
         fs::create_dir_all(&rendition).expect("a folder");
         fs::write(rendition.join("00000000.m4s"), "x").expect("writes");
         symlink(outside.path().join("secret"), rendition.join("00000001.m4s")).expect("a link");
         fs::create_dir(rendition.join("00000002.m4s")).expect("a folder");
         rustix::fs::mknodat(CWD, rendition.join("00000003.m4s"), rustix::fs::FileType::Fifo, Mode::RWXU, 0)
             .expect("a FIFO");
-        assert_eq!(spool.segments(session).expect("lists"), [0, 1, 2, 3]);
-        assert!(spool.file(&segment_path(session, 0)).is_ok());
+        assert_eq!(spool.segments(session, SOURCE).expect("lists"), [0, 1, 2, 3]);
+        assert!(spool.file(&segment_path(&key(session, 0))).is_ok());
         for seq in 1..4 {
-            assert!(spool.file(&segment_path(session, seq)).is_err(), "{seq}");
+            assert!(spool.file(&segment_path(&key(session, seq))).is_err(), "{seq}");
         }
         assert!(spool.file(Path::new("../secret")).is_err());
-        assert!(spool.small(&segment_path(session, 0), 0).is_err(), "larger than allowed");
+        assert!(spool.small(&segment_path(&key(session, 0)), 0).is_err(), "larger than allowed");
     }
 
     #[test]
@@ -204,9 +268,26 @@ mod tests {
         let spool = Spool::open(folder.path()).expect("opens");
         let session = SessionId::new();
         symlink(outside.path(), folder.path().join(session.to_string())).expect("a link");
-        assert!(spool.segments(session).is_err());
-        assert!(spool.remove_segment(session, 0).is_err());
+        assert!(spool.segments(session, SOURCE).is_err());
+        assert!(spool.remove_segment(&key(session, 0)).is_err());
         spool.remove_session(session).expect("the link goes");
         assert!(outside.path().join("source/00000000.m4s").exists());
+    }
+
+    #[test]
+    fn a_mark_is_made_once_and_removed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let spool = Spool::open(folder.path()).expect("opens");
+        let session = SessionId::new();
+        spool.give_up(session, "low", 3).expect("no folder, no mark");
+        fs::create_dir_all(folder.path().join(folder_path(session, "low"))).expect("a folder");
+        fs::create_dir_all(folder.path().join(folder_path(session, spool::LADDER_FOLDER))).expect("a folder");
+        for _ in 0..2 {
+            spool.give_up(session, "low", 3).expect("marks");
+            assert!(spool.is_given_up(session, "low", 3));
+        }
+        assert_eq!(spool.renditions(session).expect("lists"), ["low"]);
+        spool.forget_given_up(session, "low", 3).expect("removes");
+        assert!(!spool.is_given_up(session, "low", 3));
     }
 }

@@ -25,7 +25,8 @@ use crate::{
         cid::{Cid, FileDigest, FileHasher},
         control::Problem,
         name::secret_key,
-        segment::{Blob, Gap, GapReason, Segment},
+        segment::{Blob, Gap, GapReason, SOURCE, Segment},
+        spool::INIT_FILE,
     },
     telemetry,
 };
@@ -166,13 +167,17 @@ async fn is_held(agent: &StorageAgent, segment: &Segment) -> Result<bool, Error>
 }
 
 async fn upload(context: &Context, client: &mut Client, segment: &Segment) -> Result<(), Error> {
-    let session = segment.key.session;
+    let key = &segment.key;
     let agent = client.get(context)?;
-    if !context.outbox.init_is_added(session).await? {
-        put(context, &agent, &init_path(session), &segment.init).await?;
-        context.outbox.init_added(session).await?;
+    let file = context.spool.init_file(key);
+    if file != INIT_FILE {
+        // Of this segment alone.
+        put(context, &agent, &init_path(key, &file), &segment.init).await?;
+    } else if !context.outbox.init_is_added(key.session, &key.rendition).await? {
+        put(context, &agent, &init_path(key, &file), &segment.init).await?;
+        context.outbox.init_added(key.session, &key.rendition).await?;
     }
-    put(context, &agent, &segment_path(session, segment.key.seq), &segment.blob).await
+    put(context, &agent, &segment_path(key), &segment.blob).await
 }
 
 async fn put(context: &Context, agent: &StorageAgent, path: &Path, blob: &Blob) -> Result<(), Error> {
@@ -212,6 +217,14 @@ fn hash(context: &Context, path: &Path) -> io::Result<FileDigest> {
 async fn lost(context: &Context, segment: &Segment, why: &str) -> Result<(), outbox::Error> {
     tracing::warn!(session = %segment.key.session, seq = segment.key.seq, "a segment is lost: {why}");
     let gap = gap(segment, GapReason::SegmentLost, why);
+    if segment.key.rendition != SOURCE {
+        let (session, seq) = (segment.key.session, segment.key.seq);
+        // Made once more it would have other bytes than were announced. A mark that fails to be made costs just that.
+        if let Err(error) = context.spool.give_up(session, &segment.key.rendition, seq) {
+            tracing::warn!("failed to mark it: {error}");
+        }
+        let _ = context.spool.remove_segment(&segment.key);
+    }
     context.outbox.forget(&segment.key, Some(&gap)).await?;
     context.live.remove(&segment.key);
     context.metrics.missing(&gap);
@@ -225,6 +238,7 @@ pub fn gap(segment: &Segment, reason: GapReason, detail: &str) -> Gap {
         stream: segment.key.stream,
         camera: segment.camera.clone(),
         session: segment.key.session,
+        rendition: Some(segment.key.rendition.clone()).filter(|rendition| rendition != SOURCE),
         seq: Some(segment.key.seq),
         from: segment.start,
         to: segment.end,

@@ -48,6 +48,9 @@ pub struct PipelineSpec {
     /// How they are captured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capture: Option<Capture>,
+    /// Other sizes of the picture, for viewers whose line or screen is small.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transcode: Option<Transcode>,
     /// Where and how long the footage is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage: Option<Storage>,
@@ -96,6 +99,43 @@ pub struct Capture {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("self >= 1 && self <= 30").message("capture.segmentSeconds: a whole number of seconds from 1 to 30, e.g. 4"))]
     pub segment_seconds: Option<i32>,
+}
+
+/// Other sizes of the picture. The camera's own encoding is always kept beside them, as the rendition `source`.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Transcode {
+    /// Made beside ffmpeg in each capture pod. Adding or removing it restarts the pods; editing it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sidecar: Option<Sidecar>,
+}
+
+/// A transcoder in each capture pod.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Sidecar {
+    /// The renditions, at most 5; each costs processor time for every camera. H.264; the audio is that of the source.
+    #[schemars(length(max = 5), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    #[x_kube(validation = Rule::new("size(self) > 0").message("transcode.sidecar.renditions: list at least one, e.g. [{name: 480p, height: 480, videoBitrateKbps: 800}], or leave transcode out"))]
+    pub renditions: Vec<Rendition>,
+}
+
+/// One other size of the picture.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rendition {
+    /// Its name for viewers and in addresses, e.g. `480p`.
+    #[schemars(length(max = 16))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?$')").message("transcode.sidecar.renditions.name: use lower-case letters, digits and '-', at most 16, e.g. 480p"))]
+    #[x_kube(validation = Rule::new("self != 'source'").message("transcode.sidecar.renditions.name: source is the camera's own encoding; take another name, e.g. 480p"))]
+    pub name: String,
+    /// Height of the picture in pixels, an even number from 120 to 2160; the width follows. A camera with a lower
+    /// picture is not enlarged.
+    #[x_kube(validation = Rule::new("self >= 120 && self <= 2160 && self % 2 == 0").message("transcode.sidecar.renditions.height: an even number of pixels from 120 to 2160, e.g. 480"))]
+    pub height: i32,
+    /// Bit rate of the picture, kbit/s: the mean over two seconds does not exceed it. 50 to 50000.
+    #[x_kube(validation = Rule::new("self >= 50 && self <= 50000").message("transcode.sidecar.renditions.videoBitrateKbps: a whole number of kbit/s from 50 to 50000, e.g. 800"))]
+    pub video_bitrate_kbps: i32,
 }
 
 /// Storage settings.
@@ -206,7 +246,7 @@ pub struct PipelineStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub instances: Vec<InstanceRow>,
-    /// `Ready`, `CamerasAccepted`, `Capturing`, `Stored`, `ControlPlane`.
+    /// `Ready`, `CamerasAccepted`, `Capturing`, `Transcoding` (with `transcode`), `Stored`, `ControlPlane`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -238,7 +278,7 @@ pub struct InstanceRow {
     pub uid: String,
     /// Camera it works for.
     pub camera: String,
-    /// Role, e.g. `capture`.
+    /// Role: `capture` or `transcoder`.
     pub role: String,
     /// `Running`, `Paused`, `Failing`, `Starting`, `Unknown`.
     pub state: String,
@@ -251,6 +291,12 @@ impl PipelineSpec {
     /// State in effect.
     pub fn effective_state(&self) -> PipelineState {
         self.state.unwrap_or_default()
+    }
+
+    /// The renditions beside the source; none without a transcoder.
+    pub fn renditions(&self) -> &[Rendition] {
+        let sidecar = self.transcode.as_ref().and_then(|transcode| transcode.sidecar.as_ref());
+        sidecar.map_or(&[], |sidecar| &sidecar.renditions)
     }
 
     /// Every setting after defaults.

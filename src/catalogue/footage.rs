@@ -1,5 +1,7 @@
 //! What a viewer asks for: the rows of a playlist, one file's address, coverage.
 
+use std::collections::BTreeSet;
+
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Error, Reader, number, sql, time};
@@ -7,7 +9,7 @@ use crate::domain::{
     coverage::Span,
     id::{SessionId, StreamId},
     playlist::{self, Entry},
-    segment::{Blob, Gap, SegmentKey},
+    segment::{Blob, Gap, SOURCE, SegmentKey},
 };
 
 /// A segment is never longer: bounds the search for one that began before a range and reaches into it.
@@ -44,6 +46,10 @@ pub struct InitRow {
     pub height: u32,
     /// Peak bit rate of the segments asked about.
     pub bandwidth: i64,
+    /// Their mean bit rate.
+    pub average: i64,
+    /// Their frames per 1,000 s; absent when nobody counted.
+    pub frame_rate: Option<i64>,
 }
 
 /// Answer to a question for one file.
@@ -89,6 +95,7 @@ impl EntryRow {
             playlist_seq: number(self.playlist_seq),
             discontinuity_seq: number(self.discontinuity_seq),
             target_seconds: self.target_seconds,
+            lacking: false,
         })
     }
 }
@@ -111,6 +118,7 @@ impl GapRow {
             stream: self.stream.parse().map_err(|_| Error::Unreadable { what: "stream" })?,
             camera: self.camera,
             session: self.session.parse().map_err(|_| Error::Unreadable { what: "session" })?,
+            rendition: None,
             seq: self.seq.map(number),
             from: time(self.from_us),
             to: time(self.to_us),
@@ -276,6 +284,29 @@ impl Reader {
         Ok(removed)
     }
 
+    /// Every rendition that there ever was of a camera's footage and still is, the source first.
+    pub async fn renditions(&self, camera: &Camera) -> Result<Vec<String>, Error> {
+        let mut found: BTreeSet<String> = BTreeSet::new();
+        for row in &camera.rows {
+            // From name to name through the index: there are millions of segments and a handful of names.
+            let names: Vec<String> = sqlx::query_scalar(
+                "WITH RECURSIVE names (name) AS (
+                   SELECT min(rendition) FROM segments WHERE camera_id = ?1
+                   UNION ALL
+                   SELECT (SELECT min(rendition) FROM segments WHERE camera_id = ?1 AND rendition > name)
+                   FROM names WHERE name IS NOT NULL)
+                 SELECT name FROM names WHERE name IS NOT NULL LIMIT 64",
+            )
+            .bind(row)
+            .fetch_all(&self.pool)
+            .await
+            .map_err(sql("find the renditions"))?;
+            found.extend(names);
+        }
+        let others = found.into_iter().filter(|name| name != SOURCE);
+        Ok(std::iter::once(SOURCE.to_owned()).chain(others).collect())
+    }
+
     /// Codecs, picture and peak bit rate of the newest part of a range.
     pub async fn variant(
         &self,
@@ -287,8 +318,12 @@ impl Reader {
         let mut found = None;
         for row in &camera.rows {
             let init: Option<InitRow> = sqlx::query_as(
-                "SELECT codecs, width, height, max(bandwidth) AS bandwidth FROM (
-                   SELECT i.codecs, i.width, i.height, g.bytes * 8000000 / max(g.media_us, 1) AS bandwidth, g.start_us
+                "SELECT codecs, width, height, max(bandwidth) AS bandwidth,
+                   sum(bytes) * 8000000 / max(sum(media_us), 1) AS average,
+                   sum(frames) * 1000000000 / sum(CASE WHEN frames > 0 THEN media_us END) AS frame_rate
+                 FROM (
+                   SELECT i.codecs, i.width, i.height, g.bytes * 8000000 / max(g.media_us, 1) AS bandwidth, g.start_us,
+                     g.bytes, g.media_us, g.frames
                    FROM segments g JOIN inits i ON i.id = g.init_id
                    WHERE g.camera_id = ?1 AND g.rendition = ?2 AND g.start_us >= ?3 AND g.start_us < ?4
                    ORDER BY g.start_us DESC LIMIT 1000)

@@ -3,7 +3,7 @@
 //! A batch of facts is one transaction, the outgoing messages it causes included. A fact heard twice changes nothing,
 //! except that a segment already stored is answered with `stored` again: its agent asks because it missed the answer.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use sqlx::SqliteConnection;
@@ -12,7 +12,7 @@ use super::{Error, Reader, Writer, column, outgoing, participants, pinning, remo
 use crate::domain::{
     control::{CameraConfig, InstanceReport, ObjectRef, StreamConfig},
     id::{InstanceUid, StreamId},
-    segment::{Blob, Gap, GapReason, Segment},
+    segment::{Blob, Gap, GapReason, SOURCE, Segment, SegmentKey},
 };
 
 /// Something the recorder heard.
@@ -58,6 +58,26 @@ pub struct Recorded {
     pub outgoing: bool,
 }
 
+/// What may be stored further, or is asked about once more.
+#[derive(Default)]
+struct Advanced {
+    /// Sessions, for their source.
+    sources: BTreeSet<i64>,
+    /// Segments of other renditions, by session.
+    rungs: BTreeMap<i64, BTreeSet<(String, i64)>>,
+}
+
+impl Advanced {
+    /// A segment was announced again: its agent has not heard that it is stored.
+    fn again(&mut self, session: i64, key: &SegmentKey) {
+        if key.rendition == SOURCE {
+            self.sources.insert(session);
+        } else {
+            self.rungs.entry(session).or_default().insert((key.rendition.clone(), column(key.seq)));
+        }
+    }
+}
+
 /// Rows that hang above a segment or gap.
 struct Place {
     camera: i64,
@@ -70,7 +90,7 @@ impl Writer {
     pub async fn record(&self, facts: &[Fact], now: Timestamp) -> Result<Recorded, Error> {
         let mut recorded = Recorded::default();
         let mut tx = self.begin("begin to record").await?;
-        let mut advanced: BTreeSet<(i64, String)> = BTreeSet::new();
+        let mut advanced = Advanced::default();
         for fact in facts {
             match fact {
                 Fact::Segment(segment) => record_segment(&mut tx, segment, now, &mut recorded, &mut advanced).await?,
@@ -91,8 +111,11 @@ impl Writer {
                 }
             }
         }
-        for (session, rendition) in advanced {
-            recorded.outgoing |= outgoing::stored(&mut tx, session, &rendition, true, now).await?;
+        for session in advanced.sources {
+            recorded.outgoing |= outgoing::stored(&mut tx, session, true, now).await?;
+        }
+        for (session, rungs) in advanced.rungs {
+            recorded.outgoing |= outgoing::stored_again(&mut tx, session, &rungs, now).await?;
         }
         tx.commit().await.map_err(sql("commit what was recorded"))?;
         Ok(recorded)
@@ -191,7 +214,7 @@ async fn record_segment(
     segment: &Segment,
     now: Timestamp,
     recorded: &mut Recorded,
-    advanced: &mut BTreeSet<(i64, String)>,
+    advanced: &mut Advanced,
 ) -> Result<(), Error> {
     let key = &segment.key;
     let place =
@@ -217,14 +240,14 @@ async fn record_segment(
     .map_err(sql("find what was removed"))?;
     if removed {
         recorded.duplicates += 1;
-        advanced.insert((place.session, key.rendition.clone()));
+        advanced.again(place.session, key);
         return Ok(());
     }
     let init = init_row(tx, &segment.init, segment).await?;
     let inserted = sqlx::query(
         "INSERT INTO segments (session_id, rendition, seq, stream_id, camera_id, start_us, end_us, media_us, bytes,
-           sha256, cid, init_id, file, playlist_seq, discontinuity_seq, target_seconds, received_us)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)
+           sha256, cid, init_id, file, playlist_seq, discontinuity_seq, target_seconds, received_us, frames)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)
          ON CONFLICT (session_id, rendition, seq) DO NOTHING",
     )
     .bind(place.session)
@@ -244,13 +267,14 @@ async fn record_segment(
     .bind(column(segment.discontinuity_seq))
     .bind(segment.target_seconds)
     .bind(now.as_microsecond())
+    .bind(column(segment.frames))
     .execute(&mut *tx)
     .await
     .map_err(sql("record a segment"))?
     .rows_affected();
     if inserted == 0 {
         recorded.duplicates += 1;
-        advanced.insert((place.session, key.rendition.clone()));
+        advanced.again(place.session, key);
         return Ok(());
     }
     recorded.segments += 1;
@@ -291,9 +315,16 @@ async fn record_gap(
     tx: &mut SqliteConnection,
     gap: &Gap,
     now: Timestamp,
-    advanced: &mut BTreeSet<(i64, String)>,
+    advanced: &mut Advanced,
 ) -> Result<(), Error> {
     let place = place(tx, gap.stream, &gap.session.to_string(), &gap.camera, "", "").await?;
+    if let Some(rendition) = &gap.rendition {
+        // The source is there: nobody is told of a gap, players see what the rendition lacks.
+        if let Some(seq) = gap.seq {
+            removal::lose(tx, place.session, column(seq), Some(rendition), now).await?;
+        }
+        return Ok(());
+    }
     let reason = serde_json::to_value(gap.reason).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
     sqlx::query(
         "INSERT INTO gaps (session_id, stream_id, camera_id, seq, from_us, to_us, reason, detail)
@@ -312,16 +343,10 @@ async fn record_gap(
     .map_err(sql("record a gap"))?;
     if let Some(seq) = gap.seq {
         if gap.reason == GapReason::SegmentLost {
-            removal::lose(tx, place.session, column(seq), now).await?;
+            removal::lose(tx, place.session, column(seq), None, now).await?;
         }
         // A number that is known to be lost no longer holds up the ones behind it.
-        let renditions: Vec<String> =
-            sqlx::query_scalar("SELECT DISTINCT rendition FROM segments WHERE session_id = ?1")
-                .bind(place.session)
-                .fetch_all(&mut *tx)
-                .await
-                .map_err(sql("find the renditions of a session"))?;
-        advanced.extend(renditions.into_iter().map(|rendition| (place.session, rendition)));
+        advanced.sources.insert(place.session);
     }
     Ok(())
 }

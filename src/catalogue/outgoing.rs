@@ -1,5 +1,7 @@
 //! Messages that rows cause, kept until the broker has confirmed them.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use serde::Serialize;
 use sqlx::SqliteConnection;
@@ -7,7 +9,8 @@ use sqlx::SqliteConnection;
 use super::{Error, Reader, Writer, column, number, sql};
 use crate::domain::{
     control::{CONTROL_EXCHANGE, Command, Envelope, Stored, StreamConfig, instance_key},
-    segment::SegmentKey,
+    id::SessionId,
+    segment::{SOURCE, SegmentKey},
 };
 
 /// Rows looked at in one go while a mark is moved on.
@@ -44,15 +47,15 @@ pub(super) async fn enqueue<T: Serialize>(
         .map_err(sql("put a message into the outbox"))
 }
 
-/// Moves the stored mark of a rendition of a session as far as it goes and tells the instance, when the mark moved or
-/// when it asks `again`. True when a message was written.
+/// Moves the stored mark of a session's source as far as it goes and tells the instance, when the mark moved or when it
+/// asks `again`. True when a message was written.
 pub(super) async fn stored(
     tx: &mut SqliteConnection,
     session: i64,
-    rendition: &str,
     again: bool,
     now: Timestamp,
 ) -> Result<bool, Error> {
+    let rendition = SOURCE;
     sqlx::query("INSERT INTO tracks (session_id, rendition) VALUES (?1, ?2) ON CONFLICT DO NOTHING")
         .bind(session)
         .bind(rendition)
@@ -81,6 +84,62 @@ pub(super) async fn stored(
     if next == 0 {
         return Ok(false);
     }
+    let Some((config, session)) = stream_of(tx, session).await? else { return Ok(false) };
+    let upto = SegmentKey { stream: config.stream, rendition: rendition.to_owned(), session, seq: number(next - 1) };
+    tell(tx, &config, Stored { upto: vec![upto], exactly: vec![] }, now).await
+}
+
+/// Tells the instance which segments of other renditions a roll-up has brought to be stored.
+pub(super) async fn stored_rungs(tx: &mut SqliteConnection, rollup: i64, now: Timestamp) -> Result<bool, Error> {
+    let rows: Vec<(i64, String, i64)> = sqlx::query_as(
+        "SELECT session_id, rendition, seq FROM segments WHERE rollup_id = ?1 AND stored = 1 AND rendition <> 'source'
+         ORDER BY session_id, rendition, seq",
+    )
+    .bind(rollup)
+    .fetch_all(&mut *tx)
+    .await
+    .map_err(sql("find stored renditions"))?;
+    let mut told = false;
+    for rows in rows.chunk_by(|a, b| a.0 == b.0) {
+        let Some((config, session)) = stream_of(tx, rows[0].0).await? else { continue };
+        let exactly = rows.iter().map(|(_, rendition, seq)| rung(&config, session, rendition, *seq)).collect();
+        told |= tell(tx, &config, Stored { upto: vec![], exactly }, now).await?;
+    }
+    Ok(told)
+}
+
+/// Tells the instance which of the segments that it asks about once more are stored, or removed already.
+pub(super) async fn stored_again(
+    tx: &mut SqliteConnection,
+    session: i64,
+    rungs: &BTreeSet<(String, i64)>,
+    now: Timestamp,
+) -> Result<bool, Error> {
+    let Some((config, id)) = stream_of(tx, session).await? else { return Ok(false) };
+    let mut exactly = Vec::new();
+    for (rendition, seq) in rungs {
+        let open: bool = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM segments WHERE session_id = ?1 AND rendition = ?2 AND seq = ?3 AND stored = 0)",
+        )
+        .bind(session)
+        .bind(rendition)
+        .bind(seq)
+        .fetch_one(&mut *tx)
+        .await
+        .map_err(sql("find a stored rendition"))?;
+        if !open {
+            exactly.push(rung(&config, id, rendition, *seq));
+        }
+    }
+    if exactly.is_empty() { Ok(false) } else { tell(tx, &config, Stored { upto: vec![], exactly }, now).await }
+}
+
+fn rung(config: &StreamConfig, session: SessionId, rendition: &str, seq: i64) -> SegmentKey {
+    SegmentKey { stream: config.stream, rendition: rendition.to_owned(), session, seq: number(seq) }
+}
+
+/// The stream and the uid of a session. Without a configuration nobody knows whom to tell; the agent asks again.
+async fn stream_of(tx: &mut SqliteConnection, session: i64) -> Result<Option<(StreamConfig, SessionId)>, Error> {
     let row: (Option<String>, String) = sqlx::query_as(
         "SELECT streams.config, sessions.uid FROM sessions JOIN streams ON streams.id = sessions.stream_id
          WHERE sessions.id = ?1",
@@ -89,14 +148,14 @@ pub(super) async fn stored(
     .fetch_one(&mut *tx)
     .await
     .map_err(sql("find a session's stream"))?;
-    // Without a configuration nobody knows whom to tell; the agent asks again.
     let Some(config) = row.0.and_then(|text| serde_json::from_str::<StreamConfig>(&text).ok()) else {
-        return Ok(false);
+        return Ok(None);
     };
-    let session = row.1.parse().map_err(|_| Error::Unreadable { what: "session" })?;
-    let upto = SegmentKey { stream: config.stream, rendition: rendition.to_owned(), session, seq: number(next - 1) };
-    let message =
-        Envelope::unordered(config.instance.to_string(), Command::Stored.as_str(), now, Stored { upto: vec![upto] });
+    Ok(Some((config, row.1.parse().map_err(|_| Error::Unreadable { what: "session" })?)))
+}
+
+async fn tell(tx: &mut SqliteConnection, config: &StreamConfig, stored: Stored, now: Timestamp) -> Result<bool, Error> {
+    let message = Envelope::unordered(config.instance.to_string(), Command::Stored.as_str(), now, stored);
     enqueue(tx, CONTROL_EXCHANGE, &instance_key(config.instance, Command::Stored), &message).await?;
     Ok(true)
 }

@@ -367,15 +367,17 @@ impl Writer {
         .execute(&mut *tx)
         .await
         .map_err(sql("note stored segments"))?;
-        let tracks: Vec<(i64, String)> =
-            sqlx::query_as("SELECT DISTINCT session_id, rendition FROM segments WHERE rollup_id = ?1")
-                .bind(id)
-                .fetch_all(&mut *tx)
-                .await
-                .map_err(sql("find the tracks of a roll-up"))?;
-        for (session, rendition) in tracks {
-            outgoing::stored(&mut tx, session, &rendition, false, now).await?;
+        let sessions: Vec<i64> = sqlx::query_scalar(
+            "SELECT DISTINCT session_id FROM segments WHERE rollup_id = ?1 AND rendition = 'source'",
+        )
+        .bind(id)
+        .fetch_all(&mut *tx)
+        .await
+        .map_err(sql("find the sessions of a roll-up"))?;
+        for session in sessions {
+            outgoing::stored(&mut tx, session, false, now).await?;
         }
+        outgoing::stored_rungs(&mut tx, id, now).await?;
         tx.commit().await.map_err(sql("commit a stored roll-up"))
     }
 

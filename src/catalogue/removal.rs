@@ -138,15 +138,25 @@ pub(super) async fn forget(tx: &mut SqliteConnection, stream: i64, now: Timestam
     Ok(())
 }
 
-/// A member of an unstored roll-up is lost for good: the pin could never come about. The others go back to being open.
-pub(super) async fn lose(tx: &mut SqliteConnection, session: i64, seq: i64, now: Timestamp) -> Result<(), Error> {
-    let lost: Vec<(i64, Option<i64>)> =
-        sqlx::query_as("SELECT id, rollup_id FROM segments WHERE session_id = ?1 AND seq = ?2 AND stored = 0")
-            .bind(session)
-            .bind(seq)
-            .fetch_all(&mut *tx)
-            .await
-            .map_err(sql("find a lost segment"))?;
+/// A member of an unstored roll-up is lost for good (in one rendition, or in all): the pin could never come about. The
+/// others go back to being open.
+pub(super) async fn lose(
+    tx: &mut SqliteConnection,
+    session: i64,
+    seq: i64,
+    rendition: Option<&str>,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let lost: Vec<(i64, Option<i64>)> = sqlx::query_as(
+        "SELECT id, rollup_id FROM segments WHERE session_id = ?1 AND seq = ?2 AND stored = 0
+           AND (?3 IS NULL OR rendition = ?3)",
+    )
+    .bind(session)
+    .bind(seq)
+    .bind(rendition)
+    .fetch_all(&mut *tx)
+    .await
+    .map_err(sql("find a lost segment"))?;
     for (segment, rollup) in lost {
         sqlx::query("DELETE FROM segments WHERE id = ?1")
             .bind(segment)

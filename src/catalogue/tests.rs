@@ -4,7 +4,7 @@ use super::fixture::*;
 use super::*;
 use crate::domain::{
     control::{Envelope, InstanceReport, Phase, Readd, Stored, StreamConfig},
-    segment::{GapReason, SegmentKey},
+    segment::{Gap, GapReason, Segment, SegmentKey},
 };
 
 fn key(n: u128, seq: u64) -> SegmentKey {
@@ -318,4 +318,56 @@ async fn a_day_is_read_quickly() {
     assert!(began.elapsed() < std::time::Duration::from_secs(2), "{:?}", began.elapsed());
     let mark: Timestamp = entries.last().expect("some").end;
     assert_eq!(mark, at(86_400) + SignedDuration::ZERO);
+}
+
+/// A segment of another rendition with the numbers and times of the source's.
+fn rung(n: u128, seq: u64) -> Fact {
+    let source = segment(n, seq, 0);
+    let key = SegmentKey { rendition: "480p".into(), ..source.key.clone() };
+    let blob = blob(format!("rung {n}/{seq}").as_bytes());
+    Fact::Segment(Box::new(Segment { key, blob, height: 480, width: 854, ..source }))
+}
+
+#[tokio::test]
+async fn renditions_are_catalogued_beside_the_source_and_told_one_by_one() {
+    let fixture = catalogue().await;
+    record(&fixture, configured(), 0).await;
+    // The newest first, and number 0 never.
+    record(&fixture, [segments(1, 0..3, 0), vec![rung(1, 2), rung(1, 1)]].concat(), 20).await;
+    let camera = fixture.reader.camera("demo", "camera").await.expect("reads").expect("known");
+    assert_eq!(fixture.reader.renditions(&camera).await.expect("reads"), ["source", "480p"]);
+    assert_eq!(fixture.reader.entries(&camera, "480p", at(0), at(60)).await.expect("reads").len(), 2);
+    let variant = fixture.reader.variant(&camera, "480p", at(0), at(60)).await.expect("reads").expect("some");
+    assert_eq!((variant.height, variant.frame_rate), (480, Some(25_000)));
+    assert_eq!(fixture.reader.variant(&camera, "480p", at(4000), at(5000)).await.expect("reads"), None);
+
+    let id = roll_up(&fixture, 30).await;
+    assert_eq!(fixture.reader.members(id).await.expect("reads").len(), 5 + 2, "one pin for all of them");
+    fixture.writer.rollup_stored(id, at(40)).await.expect("notes");
+    let mut exactly = Vec::new();
+    for message in fixture.reader.outgoing(1000).await.expect("reads") {
+        if message.key.ends_with(".stored") {
+            let stored: Envelope<Stored> = serde_json::from_str(&message.body).expect("parses");
+            exactly.extend(stored.data.exactly.into_iter().map(|key| (key.rendition, key.seq)));
+        }
+    }
+    assert_eq!(exactly, [("480p".to_owned(), 1), ("480p".to_owned(), 2)]);
+    assert_eq!(told(&fixture).await, [(session(1).to_string(), 2)], "the source by its mark");
+
+    // An agent that missed the answer asks again.
+    assert!(record(&fixture, vec![rung(1, 1)], 50).await.outgoing);
+    assert!(!record(&fixture, vec![rung(1, 0)], 50).await.outgoing, "that one is new");
+}
+
+#[tokio::test]
+async fn a_lost_rung_costs_neither_the_source_nor_the_coverage() {
+    let fixture = catalogue().await;
+    record(&fixture, configured(), 0).await;
+    record(&fixture, [segments(1, 0..2, 0), vec![rung(1, 1)]].concat(), 20).await;
+    let Fact::Gap(gap) = lost(1, Some(1), 4, GapReason::SegmentLost) else { unreachable!("a gap") };
+    record(&fixture, vec![Fact::Gap(Gap { rendition: Some("480p".into()), ..gap })], 30).await;
+    let camera = fixture.reader.camera("demo", "camera").await.expect("reads").expect("known");
+    assert_eq!(fixture.reader.entries(&camera, "source", at(0), at(60)).await.expect("reads").len(), 2);
+    assert!(fixture.reader.entries(&camera, "480p", at(0), at(60)).await.expect("reads").is_empty());
+    assert!(fixture.reader.gaps(&camera, at(0), at(60)).await.expect("reads").is_empty());
 }

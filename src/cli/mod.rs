@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::{agent, operator, runner, server, storage, telemetry};
+use crate::{agent, operator, runner, server, storage, telemetry, transcoder};
 
 mod crd;
 
@@ -28,6 +28,8 @@ enum Command {
     Agent(agent::Args),
     /// Role: pid 1 beside ffmpeg.
     Runner(runner::Args),
+    /// Role: other sizes of the picture, beside ffmpeg.
+    Transcoder(transcoder::Args),
     /// Role: storage agent in front of kubo, and the init step of its pod.
     Storage(storage::Args),
 }
@@ -43,6 +45,7 @@ pub fn main() -> ExitCode {
         Command::Server(args) => telemetry::block_on(server::run(args)),
         Command::Agent(args) => telemetry::block_on(agent::run(args)),
         Command::Runner(args) => telemetry::block_on(runner::run(args)),
+        Command::Transcoder(args) => telemetry::block_on(transcoder::run(args)),
         Command::Storage(args) => telemetry::block_on(storage::run(args)),
     };
     match result {

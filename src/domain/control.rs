@@ -367,12 +367,15 @@ pub struct Backlog {
     pub oldest: Option<Timestamp>,
 }
 
-/// Data of `stored`: everything up to and including `seq` is pinned as often as asked for. Idempotent.
+/// Data of `stored`: what is pinned as often as asked for. Idempotent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Stored {
-    /// One entry per session and rendition.
+    /// Everything of the source up to and including `seq`; one entry per session.
     pub upto: Vec<SegmentKey>,
+    /// These segments. Renditions are made newest first and may lack some for good: no number speaks for those before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exactly: Vec<SegmentKey>,
 }
 
 /// Data of `readd`: the cluster can't find these blocks; upload them again.

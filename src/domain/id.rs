@@ -48,6 +48,8 @@ uuid_newtype! {
 pub enum Role {
     /// Takes the live source and hands segments on (row C2: the distributor).
     Capture,
+    /// Makes the other renditions of the segments.
+    Transcoder,
 }
 
 impl Role {
@@ -55,6 +57,7 @@ impl Role {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Capture => "capture",
+            Self::Transcoder => "transcoder",
         }
     }
 }

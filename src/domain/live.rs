@@ -46,6 +46,9 @@ pub struct LiveSegment {
     pub end: Timestamp,
     /// Length by the media's own clock, µs.
     pub media_us: u64,
+    /// Frames of the picture; 0 = not counted.
+    #[serde(default)]
+    pub frames: u64,
     /// `EXT-X-MEDIA-SEQUENCE` of the segment.
     pub playlist_seq: u64,
     /// How many breaks lie before it.

@@ -1,7 +1,7 @@
 //! Pure logic and the types that cross processes: no tokio, no kube client, no HTTP, no SQL.
 //!
 //! In the order of the flow: what is declared ([`duration`], [`source`]), who takes part ([`id`], [`name`]),
-//! what they say to each other ([`control`], [`token`]), what ffmpeg is told ([`capture`]), what it complains about
+//! what they say to each other ([`control`], [`token`]), what ffmpeg is told ([`capture`], [`ladder`]), what it complains about
 //! ([`diagnosis`]), what it leaves behind ([`spool`], [`fmp4`], [`clock`], [`session`], [`segment`], [`cid`]), where
 //! that is kept ([`pin`], [`retention`]) and how it is played ([`live`], [`playlist`]).
 
@@ -16,6 +16,7 @@ pub mod fmp4;
 pub mod group;
 pub mod id;
 pub mod identity;
+pub mod ladder;
 pub mod ledger;
 pub mod live;
 pub mod name;

@@ -68,6 +68,9 @@ pub struct Segment {
     pub end: Timestamp,
     /// Length by the media's own clock, µs.
     pub media_us: u64,
+    /// Frames of the picture; 0 = not counted (by an older agent).
+    #[serde(default)]
+    pub frames: u64,
     /// `EXT-X-MEDIA-SEQUENCE` of the segment within its stream and rendition; given once, durably.
     pub playlist_seq: u64,
     /// `EXT-X-DISCONTINUITY-SEQUENCE`: how many breaks lie before it.
@@ -111,6 +114,9 @@ pub struct Gap {
     pub camera: String,
     /// Session that begins after the gap, or in which the sequence number is missing.
     pub session: SessionId,
+    /// The rendition that lacks `seq`; absent when the source lacks it, and with it every rendition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rendition: Option<String>,
     /// Missing sequence number within `session`; absent for a break between sessions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seq: Option<u64>,

@@ -3,9 +3,15 @@
 //! ```text
 //! <spool>/report-capture.json                     runner → agent: RunnerReport
 //! <spool>/<session>/session.json                  runner → agent: SessionFile
-//! <spool>/<session>/source/{init.mp4,%08d.m4s}    ffmpeg → agent; live.m3u8 is for people
+//! <spool>/<session>/source/{init.mp4,%08d.m4s}    ffmpeg → agent, transcoder; live.m3u8 is for people
+//! <spool>/report-transcoder.json                  transcoder → agent: TranscoderReport
+//! <spool>/<session>/<rendition>/{init.mp4,%08d.m4s}   transcoder → agent, cut as the source is
+//! <spool>/<session>/<rendition>/init-%08d.mp4     the same, for a segment that init.mp4 does not fit
+//! <spool>/<session>/<rendition>/%08d.given-up     transcoder → agent: this one will not be made, and why
+//! <spool>/<session>/.ladder/                      the transcoder's own; removed when it starts
 //! <spool>/.agent/                                 the agent's own
 //! <assignment>/assignment.json                    agent → runner: Envelope<Assignment>
+//! <assignment>/transcoder.json                    agent → transcoder: Envelope<LadderAssignment>
 //! ```
 //!
 //! Every file changes by writing a temporary one and renaming it. The agent treats all of it as hostile.
@@ -21,6 +27,12 @@ use super::{
 
 /// What the runner should do, in the assignment folder; also the key of the `ConfigMap`.
 pub const ASSIGNMENT_FILE: &str = "assignment.json";
+/// What the transcoder should do, in the assignment folder; also the key of the `ConfigMap`.
+pub const LADDER_FILE: &str = "transcoder.json";
+/// What the transcoder says.
+pub const TRANSCODER_REPORT_FILE: &str = "report-transcoder.json";
+/// The transcoder's own folder in a session: nothing in it is finished.
+pub const LADDER_FOLDER: &str = ".ladder";
 /// What the runner says.
 pub const REPORT_FILE: &str = "report-capture.json";
 /// What a session is, in its folder.
@@ -54,6 +66,28 @@ pub fn segment_seq(file: &str) -> Option<u64> {
     let plain = digits.len() >= 8 && digits.len() <= 12 && digits.bytes().all(|b| b.is_ascii_digit());
     // One name per number: 000000001.m4s is not a second segment 1.
     digits.parse().ok().filter(|seq| plain && segment_file(*seq) == file)
+}
+
+/// The mark of a segment that the transcoder has given up.
+pub fn given_up_file(seq: u64) -> String {
+    format!("{seq:08}.given-up")
+}
+
+/// The number of such a mark.
+pub fn given_up_seq(file: &str) -> Option<u64> {
+    segment_seq(&format!("{}.m4s", file.strip_suffix(".given-up")?))
+}
+
+/// The init section that only this segment of a rendition uses: its decoder configuration is another one than that of
+/// [`INIT_FILE`], for the picture or the assignment changed within the session.
+pub fn own_init_file(seq: u64) -> String {
+    format!("init-{seq:08}.mp4")
+}
+
+/// Is this the name of an init section?
+pub fn is_init(file: &str) -> bool {
+    let own = file.strip_prefix("init-").and_then(|rest| rest.strip_suffix(".mp4"));
+    file == INIT_FILE || own.is_some_and(|number| segment_seq(&format!("{number}.m4s")).is_some())
 }
 
 /// The session whose folder has this name; only the canonical spelling counts.
@@ -126,6 +160,29 @@ impl RunnerReport {
     }
 }
 
+/// `report-transcoder.json`: what the transcoder says. Rewritten on change, touched in between.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TranscoderReport {
+    /// Revision of the assignment in effect; 0 = none seen.
+    pub revision: u64,
+    /// What it is doing; `Drained` when nothing is left to make.
+    pub phase: Phase,
+    /// What is wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<Problem>,
+    /// How often ffmpeg was started by this transcoder.
+    pub starts: u64,
+}
+
+impl TranscoderReport {
+    /// Is the other one worth a rewrite? Counters alone are not.
+    pub fn differs(&self, other: &Self) -> bool {
+        let coarse = |report: &Self| Self { starts: 0, ..report.clone() };
+        coarse(self) != coarse(other)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -139,6 +196,15 @@ mod tests {
         for other in ["00000012.m4s.tmp", "init.mp4", "12.m4s", "000000012.m4s", "+0000012.m4s", "live.m3u8", ".m4s"] {
             assert_eq!(segment_seq(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn a_mark_of_what_was_given_up_is_no_segment() {
+        assert_eq!(given_up_seq(&given_up_file(7)), Some(7));
+        assert_eq!(segment_seq(&given_up_file(7)), None);
+        assert_eq!(segment_seq(&own_init_file(7)), None);
+        assert!(is_init(&own_init_file(7)) && is_init(INIT_FILE) && !is_init("init-7.mp4") && !is_init("init-..mp4"));
+        assert_eq!(given_up_seq("00000007.m4s"), None);
     }
 
     #[test]

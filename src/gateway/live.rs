@@ -19,7 +19,7 @@ use crate::{
         control::{Phase, StreamConfig},
         id::{SessionId, StreamId},
         live::{LiveSegment, LiveWindow},
-        playlist::{self, Entry},
+        playlist::{self, Entry, Variant},
         token::{MasterKey, Purpose},
     },
     telemetry,
@@ -155,12 +155,29 @@ pub(super) fn no_picture(
     }
 }
 
-/// The window as a playlist's rows.
-pub(super) fn entries(window: &LiveWindow) -> Vec<Entry> {
+/// What a master playlist says of a rendition that has segments in the window.
+pub(super) fn variant(window: &LiveWindow, rendition: &str, uri: &str) -> Option<Variant> {
+    let of_it = || window.segments.iter().filter(|segment| segment.key.rendition == rendition);
+    let newest = of_it().next_back()?;
+    let sum = |of: fn(&LiveSegment) -> u64| of_it().map(of).sum::<u64>();
+    let media_us = sum(|segment| segment.media_us).max(1);
+    Some(Variant {
+        uri: playlist::in_rendition(uri, rendition),
+        bandwidth: of_it().map(|s| s.bytes * 8_000_000 / s.media_us.max(1)).max().unwrap_or(1),
+        average: sum(|segment| segment.bytes) * 8_000_000 / media_us,
+        frame_rate: sum(|segment| segment.frames) * 1_000_000_000 / media_us,
+        codecs: newest.codecs.clone(),
+        width: newest.width,
+        height: newest.height,
+    })
+}
+
+/// The window of a rendition as a playlist's rows.
+pub(super) fn entries(window: &LiveWindow, rendition: &str) -> Vec<Entry> {
     window
         .segments
         .iter()
-        .filter(|segment| segment.key.rendition == crate::domain::segment::SOURCE)
+        .filter(|segment| segment.key.rendition == rendition)
         .map(|segment| Entry {
             folder: playlist::folder("/live", segment.key.stream, segment.key.session, &segment.key.rendition),
             key: segment.key.clone(),
@@ -171,6 +188,7 @@ pub(super) fn entries(window: &LiveWindow) -> Vec<Entry> {
             playlist_seq: segment.playlist_seq,
             discontinuity_seq: segment.discontinuity_seq,
             target_seconds: segment.target_seconds,
+            lacking: false,
         })
         .collect()
 }

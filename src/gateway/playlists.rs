@@ -1,5 +1,7 @@
 //! `/hls/…`: the questions behind the playlists. Their text is [`crate::domain::playlist`].
 
+use std::collections::BTreeSet;
+
 use axum::{
     extract::{Path, Query, State},
     http::{HeaderValue, header},
@@ -12,7 +14,8 @@ use super::{App, live, problem::Problem, roster::Live};
 use crate::{
     catalogue::Camera,
     domain::{
-        playlist::{self, DVR_WINDOW, Declared, PATIENCE, Variant},
+        ladder::is_rendition,
+        playlist::{self, DVR_WINDOW, Declared, Entry, Lacking, PATIENCE, Variant},
         segment::SOURCE,
     },
 };
@@ -24,11 +27,12 @@ const STALE: SignedDuration = SignedDuration::from_secs(60);
 /// A range that ends before this will not change any more, but for what is removed.
 const SETTLED: SignedDuration = PATIENCE;
 
-/// `start` and `end` of a replay.
+/// `start` and `end` of a replay; the rendition of a media playlist.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct Range {
     start: Option<String>,
     end: Option<String>,
+    rendition: Option<String>,
 }
 
 impl Range {
@@ -60,17 +64,20 @@ pub(super) async fn playlist(
     Path((namespace, name, file)): Path<(String, String, String)>,
     Query(range): Query<Range>,
 ) -> Result<Response, Problem> {
-    let camera = Asked { app: &app, namespace: &namespace, name: &name };
+    let rendition = range.rendition.as_deref().unwrap_or(SOURCE);
+    let camera = Asked { app: &app, namespace: &namespace, name: &name, rendition };
+    let ranged = range.start.is_some() || range.end.is_some();
     match file.as_str() {
         "live.m3u8" => camera.live().await,
         "dvr.m3u8" => camera.dvr().await,
         "replay.m3u8" => camera.replay(&range).await,
-        "live-master.m3u8" | "master.m3u8" => camera.live_master().await,
+        "live-master.m3u8" => camera.live_master().await,
+        "master.m3u8" if !ranged => camera.live_master().await,
         "dvr-master.m3u8" => {
             let now = Timestamp::now();
             camera.master(now - DVR_WINDOW, now, "dvr.m3u8".into()).await
         }
-        "replay-master.m3u8" => {
+        "master.m3u8" | "replay-master.m3u8" => {
             let (start, end) = range.parse()?;
             camera.master(start, end, format!("replay.m3u8?start={start}&end={end}")).await
         }
@@ -82,6 +89,7 @@ struct Asked<'a> {
     app: &'a App,
     namespace: &'a str,
     name: &'a str,
+    rendition: &'a str,
 }
 
 impl Asked<'_> {
@@ -106,22 +114,39 @@ impl Asked<'_> {
 
     async fn live(&self) -> Result<Response, Problem> {
         let window = self.window().await?;
-        let text = playlist::live(live::entries(&window)).ok_or_else(|| live::no_picture(self.name, None, None))?;
+        let entries =
+            self.shaped(live::entries(&window, SOURCE), live::entries(&window, self.rendition), Lacking::Live)?;
+        let text = playlist::live(entries).ok_or_else(|| live::no_picture(self.name, None, None))?;
         Ok(hls(text, "no-cache"))
+    }
+
+    /// The entries of the source, or what another rendition has of them.
+    fn shaped(&self, source: Vec<Entry>, rung: Vec<Entry>, lacking: Lacking) -> Result<Vec<Entry>, Problem> {
+        if self.rendition == SOURCE || source.is_empty() {
+            return Ok(source);
+        }
+        let entries = playlist::rendition(source, self.rendition, rung, lacking);
+        if entries.is_empty() {
+            return Err(Problem::not_found(
+                "NoRendition",
+                format!(
+                    "{} has no footage as {:?} at this time: take a name from the master playlist",
+                    self.name, self.rendition
+                ),
+            ));
+        }
+        Ok(entries)
     }
 
     async fn live_master(&self) -> Result<Response, Problem> {
         let window = self.window().await?;
-        let newest = window.segments.last().ok_or_else(|| live::no_picture(self.name, None, None))?;
-        let peak = window.segments.iter().map(|s| s.bytes * 8_000_000 / s.media_us.max(1)).max();
-        let variant = Variant {
-            uri: "live.m3u8".into(),
-            bandwidth: peak.unwrap_or(1),
-            codecs: newest.codecs.clone(),
-            width: newest.width,
-            height: newest.height,
-        };
-        Ok(hls(playlist::master(&[variant]), "no-cache"))
+        let names: BTreeSet<&str> = window.segments.iter().map(|segment| segment.key.rendition.as_str()).collect();
+        // Names go into addresses: a capture pod may say anything.
+        let others = names.into_iter().filter(|name| is_rendition(name));
+        let mut variants: Vec<Variant> = others.filter_map(|name| live::variant(&window, name, "live.m3u8")).collect();
+        let source = live::variant(&window, SOURCE, "live.m3u8");
+        variants.insert(0, source.ok_or_else(|| live::no_picture(self.name, None, None))?);
+        Ok(hls(playlist::master(&variants), "no-cache"))
     }
 
     async fn camera(&self) -> Result<Camera, Problem> {
@@ -134,7 +159,7 @@ impl Asked<'_> {
         let to = Timestamp::now() + SignedDuration::from_hours(1);
         // Behind the window as far as a hole may hold it up.
         let from = Timestamp::now() - DVR_WINDOW - PATIENCE;
-        let entries = self.app.catalogue.entries(&camera, SOURCE, from, to).await?;
+        let entries = self.entries(&camera, from, to, Lacking::Dvr).await?;
         let declared = Declared::new(&self.app.catalogue.gaps(&camera, from, to).await?);
         let text = playlist::dvr(entries, &declared).ok_or_else(|| {
             Problem::not_found("NoFootage", format!("{} has no footage of the last two hours", self.name))
@@ -145,7 +170,7 @@ impl Asked<'_> {
     async fn replay(&self, range: &Range) -> Result<Response, Problem> {
         let (start, end) = range.parse()?;
         let camera = self.camera().await?;
-        let entries = self.app.catalogue.entries(&camera, SOURCE, start, end).await?;
+        let entries = self.entries(&camera, start, end, Lacking::Replay).await?;
         let declared = Declared::new(&self.app.catalogue.gaps(&camera, start, end).await?);
         let Some(text) = playlist::replay(entries, &declared) else {
             return Err(self.nothing(&camera, start, end).await?);
@@ -155,19 +180,41 @@ impl Asked<'_> {
         Ok(hls(text, if settled { "private, max-age=300" } else { "no-cache" }))
     }
 
+    async fn entries(
+        &self,
+        camera: &Camera,
+        from: Timestamp,
+        to: Timestamp,
+        lacking: Lacking,
+    ) -> Result<Vec<Entry>, Problem> {
+        let source = self.app.catalogue.entries(camera, SOURCE, from, to).await?;
+        let rung = if self.rendition == SOURCE {
+            Vec::new()
+        } else {
+            self.app.catalogue.entries(camera, self.rendition, from, to).await?
+        };
+        self.shaped(source, rung, lacking)
+    }
+
     async fn master(&self, from: Timestamp, to: Timestamp, uri: String) -> Result<Response, Problem> {
         let camera = self.camera().await?;
-        let Some(found) = self.app.catalogue.variant(&camera, SOURCE, from, to).await? else {
-            return Err(self.nothing(&camera, from, to).await?);
-        };
-        let variant = Variant {
-            uri,
-            bandwidth: u64::try_from(found.bandwidth).unwrap_or(1),
-            codecs: found.codecs,
-            width: found.width,
-            height: found.height,
-        };
-        Ok(hls(playlist::master(&[variant]), "no-cache"))
+        let mut variants = Vec::new();
+        for rendition in self.app.catalogue.renditions(&camera).await? {
+            if let Some(found) = self.app.catalogue.variant(&camera, &rendition, from, to).await? {
+                variants.push(Variant {
+                    uri: playlist::in_rendition(&uri, &rendition),
+                    bandwidth: u64::try_from(found.bandwidth).unwrap_or(1),
+                    average: u64::try_from(found.average).unwrap_or(1),
+                    frame_rate: found.frame_rate.and_then(|rate| u64::try_from(rate).ok()).unwrap_or(0),
+                    codecs: found.codecs,
+                    width: found.width,
+                    height: found.height,
+                });
+            } else if rendition == SOURCE {
+                return Err(self.nothing(&camera, from, to).await?);
+            }
+        }
+        Ok(hls(playlist::master(&variants), "no-cache"))
     }
 
     /// Why a range is empty.

@@ -88,6 +88,8 @@ pub struct Images {
     pub operator: String,
     /// `dsn` with ffmpeg.
     pub capture: String,
+    /// `dsn` with ffmpeg, for transcoders.
+    pub transcoder: String,
     /// kubo.
     pub kubo: String,
     /// ipfs-cluster.

@@ -11,7 +11,7 @@ use kube::api::ObjectMeta;
 use crate::api::{
     Camera, CameraSpec, LocalRef, Pipeline, PipelineSpec, StorageNode, StorageNodeSpec,
     camera::Source,
-    pipeline::{CameraSet, Capture, PipelineState, Spool, Storage},
+    pipeline::{CameraSet, Capture, PipelineState, Rendition, Sidecar, Spool, Storage, Transcode},
     storage_node::Managed,
 };
 
@@ -63,6 +63,7 @@ pub fn pipeline(name: &str) -> PipelineFixture {
         state: None,
         cameras: CameraSet::default(),
         capture: None,
+        transcode: None,
         storage: None,
         spool: None,
         pod: None,
@@ -112,6 +113,13 @@ impl PipelineFixture {
 
     pub fn segment_seconds(mut self, seconds: i32) -> Self {
         self.0.spec.capture = Some(Capture { segment_seconds: Some(seconds) });
+        self
+    }
+
+    /// With one rendition `480p` of this bit rate.
+    pub fn transcoding(mut self, video_bitrate_kbps: i32) -> Self {
+        let renditions = vec![Rendition { name: "480p".into(), height: 480, video_bitrate_kbps }];
+        self.0.spec.transcode = Some(Transcode { sidecar: Some(Sidecar { renditions }) });
         self
     }
 

@@ -117,6 +117,30 @@ fn of_report(signs: &Signs, report: &InstanceReport) -> Health {
     }
 }
 
+/// How a transcoder is, by its own word; what keeps its pod from running is said of the capture beside it.
+pub fn of_transcoder(activity: Activity, pipeline: PipelineState, view: &View) -> Health {
+    if pipeline == PipelineState::Stopped && activity != Activity::Draining {
+        return health(State::Paused, "Stopped", None);
+    }
+    match view {
+        View::Fresh(report) => match (report.phase, &report.problem) {
+            (Phase::Failing, Some(problem)) => failing(problem.clone()),
+            (Phase::Failing, None) => health(State::Failing, "Failing", Some("ffmpeg ends again and again".to_owned())),
+            (Phase::Running, problem) => {
+                let reason = problem.as_ref().map_or("Transcoding", |problem| problem.reason.as_str()).to_owned();
+                health(State::Running, reason, problem.as_ref().map(|problem| problem.message.clone()))
+            }
+            (Phase::Paused, _) => health(State::Paused, "Paused", None),
+            (Phase::Draining | Phase::Drained, _) => health(State::Draining, "Draining", None),
+            (Phase::Starting, _) => {
+                health(State::Starting, "Starting", Some("waiting for the first segment".to_owned()))
+            }
+        },
+        View::Awaiting => health(State::Awaiting, "Starting", Some("waiting for the first report".to_owned())),
+        View::Silent => health(State::Unknown, "Silent", Some("no word from the capture pod".to_owned())),
+    }
+}
+
 fn silent(signs: &Signs) -> Health {
     if *signs.view == View::Awaiting {
         return health(State::Awaiting, "Starting", Some("waiting for the capture pod's first report".to_owned()));

@@ -95,6 +95,9 @@ pub struct Args {
     /// Image of the runner, with ffmpeg.
     #[arg(long, env = "DSN_CAPTURE_IMAGE")]
     capture_image: String,
+    /// Image of the transcoder, with ffmpeg.
+    #[arg(long, env = "DSN_TRANSCODER_IMAGE")]
+    transcoder_image: String,
     /// Image of kubo.
     #[arg(long, env = "DSN_KUBO_IMAGE")]
     kubo_image: String,
@@ -118,6 +121,7 @@ impl Args {
             images: Images {
                 operator: self.image,
                 capture: self.capture_image,
+                transcoder: self.transcoder_image,
                 kubo: self.kubo_image,
                 cluster: self.cluster_image,
                 pull_policy: self.image_pull_policy,

@@ -14,19 +14,21 @@ use tokio::{process::Child, sync::watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Args,
-    child::{self, Lines},
-    probe,
-    report::Reporter,
+    Args, probe,
     session::Session,
     told::{Order, Told, Wanted},
 };
-use crate::domain::{
-    capture::{self, CaptureSpec, Probe, Progress, ProgressReader},
-    clock::StepWatch,
-    control::{Phase, Problem},
-    diagnosis::{Cause, SECRET_MISSING},
-    segment::GapReason,
+use crate::{
+    child::{self, Lines},
+    domain::{
+        capture::{self, CaptureSpec, Probe, Progress, ProgressReader},
+        clock::StepWatch,
+        control::{Phase, Problem},
+        diagnosis::{Cause, SECRET_MISSING},
+        segment::GapReason,
+        spool::RunnerReport,
+    },
+    report::Reporter,
 };
 
 /// No new media time for this long = the camera hangs (noticed within 8 s, row B4).
@@ -62,13 +64,13 @@ enum Stop {
 /// Runs captures, one after the other.
 pub struct Capture<'a> {
     args: &'a Args,
-    reporter: &'a Reporter,
+    reporter: &'a Reporter<RunnerReport>,
     known: Option<(Order, Probe)>,
 }
 
 impl<'a> Capture<'a> {
     /// Nothing is probed yet.
-    pub fn new(args: &'a Args, reporter: &'a Reporter) -> Self {
+    pub fn new(args: &'a Args, reporter: &'a Reporter<RunnerReport>) -> Self {
         Self { args, reporter, known: None }
     }
 
@@ -178,7 +180,7 @@ impl<'a> Capture<'a> {
 }
 
 /// Resolves when something else is wanted than this order; follows the revision meanwhile.
-async fn until_other_order(order: &Order, told: &mut watch::Receiver<Told>, reporter: &Reporter) {
+async fn until_other_order(order: &Order, told: &mut watch::Receiver<Told>, reporter: &Reporter<RunnerReport>) {
     while told.changed().await.is_ok() {
         let now = told.borrow_and_update().clone();
         if !keeps_running(&now, order) {
@@ -231,7 +233,7 @@ impl Watching {
         &mut self,
         order: &Order,
         told: &mut watch::Receiver<Told>,
-        reporter: &Reporter,
+        reporter: &Reporter<RunnerReport>,
         child: &mut Child,
         shutdown: &CancellationToken,
     ) -> Stop {
@@ -299,7 +301,7 @@ impl Watching {
         self.complaints.push_back((Instant::now(), line));
     }
 
-    fn advance(&mut self, progress: Progress, reporter: &Reporter) -> Option<Advance> {
+    fn advance(&mut self, progress: Progress, reporter: &Reporter<RunnerReport>) -> Option<Advance> {
         let media_us = progress.out_time_us.filter(|now| self.media_us.is_none_or(|before| *now > before))?;
         self.media_us = Some(media_us);
         reporter.update(|report| {

@@ -5,10 +5,7 @@
 
 mod backoff;
 mod capture;
-mod child;
-mod orphans;
 mod probe;
-mod report;
 mod session;
 mod told;
 
@@ -23,13 +20,16 @@ use tokio_util::sync::CancellationToken;
 use self::{
     backoff::Backoff,
     capture::{Capture, Ended},
-    report::Reporter,
     told::{Order, Told, Wanted},
 };
 use crate::{
-    domain::{control::Phase, spool},
-    files,
-    files::Hints,
+    domain::{
+        control::Phase,
+        spool::{self, RunnerReport},
+    },
+    files::{self, Hints},
+    orphans,
+    report::Reporter,
     telemetry::{self, Outcome},
 };
 
@@ -59,7 +59,7 @@ pub struct Args {
 /// Runs the role until shutdown.
 pub async fn run(args: Args) -> Outcome {
     let shutdown = telemetry::shutdown_token()?;
-    let reporter = Reporter::new(args.spool.join(spool::REPORT_FILE));
+    let reporter = Reporter::new(args.spool.join(spool::REPORT_FILE), RunnerReport::differs);
     // What is open belongs to a runner that died only if there is no other: its sessions are not ours to close.
     let lock = args.spool.join(spool::RUNNER_LOCK);
     let Some(alone) = shutdown.run_until_cancelled(files::alone(&lock)).await else { return Ok(()) };
@@ -95,7 +95,12 @@ async fn listen(args: &Args, mut hints: Hints, told: &watch::Sender<Told>) {
 }
 
 /// Does what is wanted until shutdown: one capture run after the other, or nothing.
-async fn supervise(args: &Args, mut told: watch::Receiver<Told>, reporter: &Reporter, shutdown: &CancellationToken) {
+async fn supervise(
+    args: &Args,
+    mut told: watch::Receiver<Told>,
+    reporter: &Reporter<RunnerReport>,
+    shutdown: &CancellationToken,
+) {
     let mut capture = Capture::new(args, reporter);
     let mut backoff = Backoff::default();
     while !shutdown.is_cancelled() {
@@ -132,7 +137,12 @@ async fn supervise(args: &Args, mut told: watch::Receiver<Told>, reporter: &Repo
 }
 
 /// Reports a phase without ffmpeg and waits until something else is wanted.
-async fn rest(told: &mut watch::Receiver<Told>, reporter: &Reporter, phase: Phase, shutdown: &CancellationToken) {
+async fn rest(
+    told: &mut watch::Receiver<Told>,
+    reporter: &Reporter<RunnerReport>,
+    phase: Phase,
+    shutdown: &CancellationToken,
+) {
     reporter.update(|report| {
         report.phase = phase;
         report.session = None;

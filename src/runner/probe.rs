@@ -4,11 +4,14 @@ use std::{path::Path, time::Duration};
 
 use tokio::io::AsyncReadExt;
 
-use super::{child, told::Order};
-use crate::domain::{
-    capture::{self, Probe},
-    control::Problem,
-    diagnosis::Cause,
+use super::told::Order;
+use crate::{
+    child,
+    domain::{
+        capture::{self, Probe},
+        control::Problem,
+        diagnosis::Cause,
+    },
 };
 
 /// ffprobe waits 5 s for the socket and looks at up to 5 s of the stream.

@@ -34,10 +34,10 @@ use crate::{
 };
 
 const LIVE_TOKEN: &str = "live-token-of-the-test";
-const START: Duration = Duration::from_secs(40);
+pub const START: Duration = Duration::from_secs(40);
 
 /// The agent's container.
-struct Agent {
+pub struct Agent {
     process: Child,
     live_port: u16,
     metrics_port: u16,
@@ -45,7 +45,7 @@ struct Agent {
 }
 
 impl Agent {
-    fn start(pod: &CapturePod) -> Self {
+    pub fn start(pod: &CapturePod) -> Self {
         fs::write(pod.path("agent/live-token"), LIVE_TOKEN).expect("writes");
         fs::write(pod.path("storage/upload-token"), UPLOAD_TOKEN).expect("writes");
         let (live_port, metrics_port) = (free_port(), free_port());
@@ -75,7 +75,7 @@ impl Agent {
     }
 
     /// A live window with so many segments.
-    async fn await_live(&self, pod: &CapturePod, what: &str, wanted: impl Fn(&LiveWindow) -> bool) -> LiveWindow {
+    pub async fn await_live(&self, pod: &CapturePod, what: &str, wanted: impl Fn(&LiveWindow) -> bool) -> LiveWindow {
         let mut last = None;
         for _ in 0..START.as_millis() / 100 {
             last = self.live().await;
@@ -113,7 +113,7 @@ impl Drop for Agent {
     }
 }
 
-fn log(pod: &CapturePod) -> String {
+pub fn log(pod: &CapturePod) -> String {
     let log = fs::read_to_string(pod.path("agent.log")).unwrap_or_default();
     let tail: Vec<&str> = log.lines().rev().take(40).collect();
     format!("agent's log, newest first:\n{}", tail.join("\n"))
@@ -126,7 +126,7 @@ fn mount_config(pod: &mut CapturePod, change: impl FnOnce(&mut dsn::domain::cont
 }
 
 /// A pod in which the agent writes the assignment.
-fn pod_of(camera: &Camera, storage_port: u16) -> CapturePod {
+pub fn pod_of(camera: &Camera, storage_port: u16) -> CapturePod {
     let mut pod = CapturePod::new(&camera.url());
     fs::remove_file(pod.path("assignment/assignment.json")).expect("removed");
     mount_config(&mut pod, |assignment| assignment.storage_url = format!("http://127.0.0.1:{storage_port}"));
@@ -265,7 +265,7 @@ async fn v2_segments_are_announced_once_stored_trimmed_and_steered_by_message() 
     // Stored: what lies outside the live window goes, the rest stays.
     operator.until(&pod, "fourteen segments", |heard| heard.segments.len() >= 14).await;
     let upto = SegmentKey { seq: 12, ..first.key.clone() };
-    operator.tell(Op::Stored, 0, &Stored { upto: vec![upto.clone(), upto] }).await;
+    operator.tell(Op::Stored, 0, &Stored { upto: vec![upto.clone(), upto], exactly: vec![] }).await;
     let session = first.key.session;
     eventually("trimmed", START, || log(&pod), || (!pod.segments(session).contains_key(&2)).then_some(()));
     assert!(pod.segments(session).contains_key(&13), "not stored");

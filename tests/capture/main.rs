@@ -7,6 +7,7 @@
 mod agent;
 mod camera;
 mod capture_pod;
+mod ladder;
 mod runner;
 mod storage;
 #[path = "../tools/mod.rs"]

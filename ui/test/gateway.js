@@ -3,7 +3,7 @@
 // `node test/gateway.js` serves the page for a look by eye (admin / secret).
 
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { tmpdir } from 'node:os';
 import { extname, join } from 'node:path';
@@ -24,10 +24,10 @@ const TYPES = {
 const MINUTE = 60_000;
 
 /** The clip: a minute of moving test picture with sound, cut as the capture pod cuts. */
-function film(folder) {
+function film(folder, size) {
   execFileSync(
     'ffmpeg',
-    `-v error -f lavfi -i testsrc2=s=320x180:r=10:d=60 -f lavfi -i sine=d=60 -c:v libx264 -preset ultrafast -pix_fmt yuv420p -g 20 -sc_threshold 0 -c:a aac -ac 1 -shortest -f hls -hls_time 2 -hls_list_size 0 -hls_segment_type fmp4 -hls_fmp4_init_filename init.mp4 -hls_segment_filename ${folder}/%d.m4s ${folder}/all.m3u8`.split(
+    `-v error -f lavfi -i testsrc2=s=${size}:r=10:d=60 -f lavfi -i sine=d=60 -c:v libx264 -preset ultrafast -pix_fmt yuv420p -g 20 -sc_threshold 0 -c:a aac -ac 1 -shortest -f hls -hls_time 2 -hls_list_size 0 -hls_segment_type fmp4 -hls_fmp4_init_filename init.mp4 -hls_segment_filename ${folder}/%d.m4s ${folder}/all.m3u8`.split(
       ' ',
     ),
   );
@@ -47,7 +47,10 @@ export async function start(port = 0) {
   if (!folder) {
     folder = mkdtempSync(join(tmpdir(), 'dsn-ui-'));
     process.once('exit', () => rmSync(folder, { recursive: true, force: true }));
-    film(folder);
+    for (const [name, size] of Object.entries({ source: '320x180', low: '160x90' })) {
+      mkdirSync(join(folder, name));
+      film(join(folder, name), size);
+    }
   }
   const now = Date.now();
   const begin = Math.floor(now / SEGMENT) * SEGMENT - 27 * 60 * MINUTE;
@@ -92,7 +95,7 @@ export async function start(port = 0) {
       if (recorded(at)) all.push(at);
     return all;
   };
-  const playlist = (list, end) => {
+  const playlist = (list, end, rendition) => {
     const number = (at) => (at - begin) / SEGMENT;
     const session = (at) => Math.floor(number(at) / LOOP);
     const lines = [
@@ -108,17 +111,31 @@ export async function start(port = 0) {
       const fresh = i === 0 || session(at) !== session(list[i - 1]) || at !== list[i - 1] + SEGMENT;
       if (i > 0 && fresh) lines.push('#EXT-X-DISCONTINUITY');
       if (fresh)
-        lines.push('#EXT-X-MAP:URI="/media/init.mp4"', `#EXT-X-PROGRAM-DATE-TIME:${new Date(at).toISOString()}`);
-      lines.push('#EXTINF:2.000000,', `/media/${number(at) % LOOP}.m4s?at=${at}`);
+        lines.push(`#EXT-X-MAP:URI="/media/${rendition}/init.mp4"`, `#EXT-X-PROGRAM-DATE-TIME:${new Date(at).toISOString()}`);
+      lines.push('#EXTINF:2.000000,', `/media/${rendition}/${number(at) % LOOP}.m4s?at=${at}`);
     });
     if (end) lines.push('#EXT-X-ENDLIST');
     return `${lines.join('\n')}\n`;
   };
   const json = (value) => [200, { 'content-type': 'application/json' }, JSON.stringify(value)];
-  const hls = (list, end) =>
+  const M3U8 = { 'content-type': 'application/vnd.apple.mpegurl' };
+  const hls = (list, end, rendition) =>
     list.length
-      ? [200, { 'content-type': 'application/vnd.apple.mpegurl' }, playlist(list, end)]
+      ? [200, M3U8, playlist(list, end, rendition)]
       : problem(404, 'there is no footage in this range');
+  /** Of the cameras only the one at the gate has a ladder. */
+  const master = (uri, camera) => {
+    const mark = uri.includes('?') ? '&' : '?';
+    const lines = ['#EXTM3U', '#EXT-X-VERSION:7', '#EXT-X-INDEPENDENT-SEGMENTS'];
+    const variant = (bandwidth, size, address) =>
+      lines.push(
+        `#EXT-X-STREAM-INF:BANDWIDTH=${bandwidth},AVERAGE-BANDWIDTH=${bandwidth},CODECS="avc1.42c00c,mp4a.40.2",RESOLUTION=${size},FRAME-RATE=10.000`,
+        address,
+      );
+    variant(400_000, '320x180', uri);
+    if (camera === 'gate') variant(150_000, '160x90', `${uri}${mark}rendition=low`);
+    return [200, M3U8, `${lines.join('\n')}\n`];
+  };
   const file = (path) => {
     try {
       return [
@@ -149,7 +166,8 @@ export async function start(port = 0) {
     }
     if (!gateway.session || cookie !== `session=${gateway.session}`) return problem(401, 'log in first');
     const at = Date.now();
-    const [, kind, , , what] = path.split('/');
+    const [, kind, , camera, what] = path.split('/');
+    const rendition = url.searchParams.get('rendition') ?? 'source';
     if (path === '/logout') return ((gateway.session = null), [303, { location: '/' }, '']);
     if (path === '/api/me') return json({ user: 'admin', role: 'admin' });
     if (path === '/api/cameras') return json(gateway.cameras);
@@ -167,9 +185,11 @@ export async function start(port = 0) {
           .map((g) => ({ ...g, from: iso(g.from), to: iso(g.to) })),
       });
     }
-    if (kind === 'hls' && what === 'live.m3u8') return hls(segments(at - 6 * SEGMENT, at - SEGMENT), false);
+    if (kind === 'hls' && what.endsWith('-master.m3u8'))
+      return master(what.replace('-master', '') + url.search, camera);
+    if (kind === 'hls' && what === 'live.m3u8') return hls(segments(at - 6 * SEGMENT, at - SEGMENT), false, rendition);
     if (kind === 'hls' && what === 'dvr.m3u8')
-      return hls(segments(at - 120 * MINUTE, Math.min(at - 3 * SEGMENT, gateway.dvrEnd)), false);
+      return hls(segments(at - 120 * MINUTE, Math.min(at - 3 * SEGMENT, gateway.dvrEnd)), false, rendition);
     if (kind === 'hls' && what === 'replay.m3u8')
       return hls(
         segments(
@@ -177,8 +197,9 @@ export async function start(port = 0) {
           Math.min(Date.parse(url.searchParams.get('end')), at - 3 * SEGMENT),
         ),
         true,
+        rendition,
       );
-    if (kind === 'media') return file(join(folder, path.split('/').at(-1)));
+    if (kind === 'media') return file(join(folder, ...path.split('/').slice(-2)));
     return problem(404, 'there is no such page');
   }
 

@@ -86,6 +86,49 @@ describe('the page', { concurrency: 4 }, () => {
     },
   );
 
+  for (const [what, hash] of [
+    ['live', '#/demo/gate'],
+    ['replay', `#/demo/gate/at/${new Date(Date.now() - 5 * HOUR).toISOString()}`],
+  ])
+    story(`another quality goes on where the picture is: ${what}`, async (visit, page, gateway) => {
+      await visit.enter(hash);
+      await visit.plays();
+      assert.deepEqual(await page.locator('#quality option').allInnerTexts(), ['Auto', 'source', 'low']);
+      const width = (pixels) => visit.until((w) => document.querySelector('video').videoWidth === w, pixels);
+      for (const [name, pixels] of [
+        ['source', 320],
+        ['low', 160],
+        ['source', 320],
+      ]) {
+        await page.selectOption('#quality', name);
+        // Between two looks the picture moves by as much as the clock does: no jump, neither back nor ahead.
+        await page.evaluate(() => {
+          const [video, looks] = [document.querySelector('video'), (window.looks = [])];
+          clearInterval(window.looking);
+          window.looking = setInterval(() => looks.push([video.currentTime, performance.now() / 1000]), 50);
+        });
+        await width(pixels);
+        await visit.plays();
+        const jumps = await page.evaluate(() =>
+          window.looks.slice(1).map(([position, at], i) => {
+            const [before, then] = window.looks[i];
+            return position - before - Math.max(at - then, 0);
+          }),
+        );
+        const [back, ahead] = [Math.min(...jumps), Math.max(...jumps)];
+        // It may wait for a moment; a frame of the clip lasts 0.1 s.
+        assert.ok(back > -3 && ahead < 0.3, `${name}: ${back} … ${ahead}`);
+      }
+      assert.ok(gateway.asked.some((line) => line.includes('/media/low/')));
+      await visit.keep(`quality-${what}`);
+    });
+
+  story('a camera without a ladder has no menu of qualities', async (visit, page) => {
+    await visit.enter('#/demo/hall');
+    await visit.plays();
+    assert.equal(await page.locator('#quality').isVisible(), false);
+  });
+
   story('what DVR does not hold yet, replay shows', async (visit, page, gateway) => {
     const moment = Date.now() - 30 * MINUTE;
     gateway.dvrEnd = Date.now() - HOUR;
@@ -197,7 +240,7 @@ describe('the page', { concurrency: 4 }, () => {
 
   story('a camera that is away is waited for, with the server’s words', async (visit, page, gateway) => {
     gateway.fault = (path) =>
-      path.endsWith('live.m3u8') ? problem(503, 'the camera sends no pictures', { 'retry-after': '1' }) : null;
+      /live(-master)?\.m3u8$/.test(path) ? problem(503, 'the camera sends no pictures', { 'retry-after': '1' }) : null;
     await visit.enter('#/demo/roof');
     await visit.says('#message', 'The camera sends no pictures.');
     await visit.says('#message', 'check Secret');

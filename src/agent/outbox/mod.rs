@@ -177,21 +177,21 @@ impl Outbox {
         .bind(serde_json::to_string(&session.init)?)
         .execute(&mut *tx)
         .await?;
-        sqlx::query("INSERT INTO segments VALUES (?, ?, ?, ?, ?, 0, 1, 0, 0, 0, ?)")
-            .bind(&id)
-            .bind(number(segment.key.seq))
-            .bind(number(segment.playlist_seq))
-            .bind(segment.start.as_microsecond())
-            .bind(number(segment.blob.bytes))
-            .bind(serde_json::to_string(segment)?)
-            .execute(&mut *tx)
-            .await?;
+        insert(&mut tx, segment).await?;
         for gap in gaps {
             sqlx::query("INSERT INTO gaps (gap) VALUES (?)")
                 .bind(serde_json::to_string(gap)?)
                 .execute(&mut *tx)
                 .await?;
         }
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Seals a segment of another rendition: its numbers are those of the source.
+    pub async fn seal_rung(&self, segment: &Segment) -> Result<()> {
+        let mut tx = self.pool.begin().await?;
+        insert(&mut tx, segment).await?;
         tx.commit().await?;
         Ok(())
     }
@@ -212,7 +212,7 @@ impl Outbox {
         let rows = sqlx::query(
             "SELECT session FROM sessions s WHERE closed = 1
                AND session < (SELECT max(session) FROM sessions)
-               AND NOT EXISTS (SELECT 1 FROM segments g WHERE g.session = s.session)
+               AND NOT EXISTS (SELECT 1 FROM media g WHERE g.session = s.session)
              LIMIT 100",
         )
         .fetch_all(&self.pool)
@@ -225,7 +225,9 @@ impl Outbox {
 
     /// The folder of the session is gone.
     pub async fn forget_session(&self, session: SessionId) -> Result<()> {
-        sqlx::query("DELETE FROM sessions WHERE session = ?").bind(session.to_string()).execute(&self.pool).await?;
+        for statement in ["DELETE FROM rendition_inits WHERE session = ?", "DELETE FROM sessions WHERE session = ?"] {
+            sqlx::query(statement).bind(session.to_string()).execute(&self.pool).await?;
+        }
         Ok(())
     }
 
@@ -233,6 +235,20 @@ impl Outbox {
     pub async fn close_file(&self) {
         self.pool.close().await;
     }
+}
+
+async fn insert(tx: &mut sqlx::SqliteConnection, segment: &Segment) -> Result<()> {
+    sqlx::query("INSERT INTO media VALUES (?, ?, ?, ?, ?, ?, 0, 1, 0, 0, 0, ?)")
+        .bind(segment.key.session.to_string())
+        .bind(&segment.key.rendition)
+        .bind(number(segment.key.seq))
+        .bind(number(segment.playlist_seq))
+        .bind(segment.start.as_microsecond())
+        .bind(number(segment.blob.bytes))
+        .bind(serde_json::to_string(segment)?)
+        .execute(tx)
+        .await?;
+    Ok(())
 }
 
 fn json<T: DeserializeOwned>(row: &SqliteRow, column: &str) -> Result<T> {

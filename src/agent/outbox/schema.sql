@@ -11,8 +11,14 @@ CREATE TABLE IF NOT EXISTS sessions (
   closed INTEGER NOT NULL,          -- no further segment will come
   ended TEXT                        -- JSON: domain::spool::SessionEnd
 ) STRICT;
-CREATE TABLE IF NOT EXISTS segments (
+CREATE TABLE IF NOT EXISTS rendition_inits (
+  session TEXT NOT NULL,            -- the init section of this rendition of it is in IPFS
+  rendition TEXT NOT NULL,
+  PRIMARY KEY (session, rendition)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS media (
   session TEXT NOT NULL,
+  rendition TEXT NOT NULL,          -- 'source', or the name of a rung of the ladder
   seq INTEGER NOT NULL,
   playlist_seq INTEGER NOT NULL,
   start_us INTEGER NOT NULL,
@@ -23,10 +29,10 @@ CREATE TABLE IF NOT EXISTS segments (
   announcements INTEGER NOT NULL,
   again_us INTEGER NOT NULL,        -- when it is announced next
   segment TEXT NOT NULL,            -- JSON: domain::segment::Segment
-  PRIMARY KEY (session, seq)
+  PRIMARY KEY (session, rendition, seq)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS segments_by_state ON segments (state, playlist_seq);
-CREATE INDEX IF NOT EXISTS segments_by_number ON segments (playlist_seq);
+CREATE INDEX IF NOT EXISTS media_by_state ON media (state, playlist_seq);
+CREATE INDEX IF NOT EXISTS media_by_number ON media (rendition, playlist_seq);
 CREATE TABLE IF NOT EXISTS gaps (
   id INTEGER PRIMARY KEY,
   gap TEXT NOT NULL                 -- JSON: domain::segment::Gap

@@ -2,6 +2,8 @@
 //!
 //! Each move names the states it starts from, so that a repeated or late one changes nothing.
 
+use std::collections::HashSet;
+
 use jiff::Timestamp;
 use sqlx::Row;
 
@@ -9,7 +11,7 @@ use super::{Outbox, Result, json, number};
 use crate::domain::{
     control::Backlog,
     id::SessionId,
-    segment::{Gap, Segment, SegmentKey},
+    segment::{Gap, SOURCE, Segment, SegmentKey},
     session::announce_again_after_us,
 };
 
@@ -38,13 +40,15 @@ impl State {
 }
 
 impl Outbox {
-    /// The sealed segment that waits longest, or the newest one, except for those that somebody is at. Those without a copy
-    /// come last: they are only asked for.
+    /// The sealed segment that waits longest, or the newest one, except for those that somebody is at. The source first;
+    /// those without a copy come last: they are only asked for.
     pub async fn to_add(&self, newest: bool, busy: &[SegmentKey]) -> Result<Option<Segment>> {
         let order = if newest {
-            "SELECT segment FROM segments WHERE state = 0 ORDER BY on_disk DESC, playlist_seq DESC LIMIT ?"
+            "SELECT segment FROM media WHERE state = 0
+             ORDER BY on_disk DESC, rendition <> 'source', playlist_seq DESC LIMIT ?"
         } else {
-            "SELECT segment FROM segments WHERE state = 0 ORDER BY on_disk DESC, playlist_seq LIMIT ?"
+            "SELECT segment FROM media WHERE state = 0
+             ORDER BY on_disk DESC, rendition <> 'source', playlist_seq LIMIT ?"
         };
         let rows = sqlx::query(order).bind(number(busy.len() as u64 + 1)).fetch_all(&self.pool).await?;
         for row in rows {
@@ -56,38 +60,47 @@ impl Outbox {
         Ok(None)
     }
 
-    /// Is the session's init section in IPFS?
-    pub async fn init_is_added(&self, session: SessionId) -> Result<bool> {
-        let added: Option<i64> = sqlx::query_scalar("SELECT init_added FROM sessions WHERE session = ?")
-            .bind(session.to_string())
-            .fetch_optional(&self.pool)
-            .await?;
+    /// Is the init section of this rendition in IPFS?
+    pub async fn init_is_added(&self, session: SessionId, rendition: &str) -> Result<bool> {
+        let query = if rendition == SOURCE {
+            "SELECT init_added FROM sessions WHERE session = ?1 AND ?2 <> ''"
+        } else {
+            "SELECT 1 FROM rendition_inits WHERE session = ?1 AND rendition = ?2"
+        };
+        let added: Option<i64> =
+            sqlx::query_scalar(query).bind(session.to_string()).bind(rendition).fetch_optional(&self.pool).await?;
         Ok(added == Some(1))
     }
 
     /// It is now.
-    pub async fn init_added(&self, session: SessionId) -> Result<()> {
-        sqlx::query("UPDATE sessions SET init_added = 1 WHERE session = ?")
-            .bind(session.to_string())
-            .execute(&self.pool)
-            .await?;
+    pub async fn init_added(&self, session: SessionId, rendition: &str) -> Result<()> {
+        let statement = if rendition == SOURCE {
+            "UPDATE sessions SET init_added = 1 WHERE session = ?1 AND ?2 <> ''"
+        } else {
+            "INSERT INTO rendition_inits VALUES (?1, ?2) ON CONFLICT DO NOTHING"
+        };
+        sqlx::query(statement).bind(session.to_string()).bind(rendition).execute(&self.pool).await?;
         Ok(())
     }
 
     /// sealed → added. A segment that is further stays there.
     pub async fn added(&self, key: &SegmentKey) -> Result<()> {
-        sqlx::query("UPDATE segments SET state = 1, again_us = 0 WHERE session = ? AND seq = ? AND state = 0")
-            .bind(key.session.to_string())
-            .bind(number(key.seq))
-            .execute(&self.pool)
-            .await?;
+        sqlx::query(
+            "UPDATE media SET state = 1, again_us = 0 WHERE session = ? AND rendition = ? AND seq = ? AND state = 0",
+        )
+        .bind(key.session.to_string())
+        .bind(&key.rendition)
+        .bind(number(key.seq))
+        .execute(&self.pool)
+        .await?;
         Ok(())
     }
 
     /// Segments to announce now: those never announced, and those not stored for too long.
     pub async fn to_announce(&self, now: Timestamp, limit: u32) -> Result<Vec<Segment>> {
         let rows = sqlx::query(
-            "SELECT segment FROM segments WHERE state IN (1, 2) AND again_us <= ? ORDER BY playlist_seq LIMIT ?",
+            "SELECT segment FROM media WHERE state IN (1, 2) AND again_us <= ?
+             ORDER BY rendition <> 'source', playlist_seq LIMIT ?",
         )
         .bind(now.as_microsecond())
         .bind(limit)
@@ -98,29 +111,32 @@ impl Outbox {
 
     /// When the next announcement is due, µs.
     pub async fn next_announcement_us(&self) -> Result<Option<i64>> {
-        Ok(sqlx::query_scalar("SELECT min(again_us) FROM segments WHERE state IN (1, 2)").fetch_one(&self.pool).await?)
+        Ok(sqlx::query_scalar("SELECT min(again_us) FROM media WHERE state IN (1, 2)").fetch_one(&self.pool).await?)
     }
 
     /// added → announced, or once more.
     pub async fn announced(&self, key: &SegmentKey, now: Timestamp) -> Result<()> {
         let (session, seq) = (key.session.to_string(), number(key.seq));
         let mut tx = self.pool.begin().await?;
-        let before: Option<i64> =
-            sqlx::query_scalar("SELECT announcements FROM segments WHERE session = ? AND seq = ? AND state IN (1, 2)")
-                .bind(&session)
-                .bind(seq)
-                .fetch_optional(&mut *tx)
-                .await?;
+        let before: Option<i64> = sqlx::query_scalar(
+            "SELECT announcements FROM media WHERE session = ? AND rendition = ? AND seq = ? AND state IN (1, 2)",
+        )
+        .bind(&session)
+        .bind(&key.rendition)
+        .bind(seq)
+        .fetch_optional(&mut *tx)
+        .await?;
         if let Some(before) = before {
             let count = u32::try_from(before).unwrap_or(u32::MAX).saturating_add(1);
             sqlx::query(
-                "UPDATE segments SET state = 2, announced_us = ?, announcements = ?, again_us = ?
-                 WHERE session = ? AND seq = ?",
+                "UPDATE media SET state = 2, announced_us = ?, announcements = ?, again_us = ?
+                 WHERE session = ? AND rendition = ? AND seq = ?",
             )
             .bind(now.as_microsecond())
             .bind(count)
             .bind(now.as_microsecond() + announce_again_after_us(count))
             .bind(&session)
+            .bind(&key.rendition)
             .bind(seq)
             .execute(&mut *tx)
             .await?;
@@ -132,9 +148,7 @@ impl Outbox {
     /// After `hello`: what was announced once is announced again, in case the broker has lost it. Trap: everything, each
     /// time, would fill the recorder's queue with a whole spool for each connection while the recorder is away.
     pub async fn announce_once_more(&self) -> Result<()> {
-        sqlx::query("UPDATE segments SET again_us = 0 WHERE state = 2 AND announcements = 1")
-            .execute(&self.pool)
-            .await?;
+        sqlx::query("UPDATE media SET again_us = 0 WHERE state = 2 AND announcements = 1").execute(&self.pool).await?;
         Ok(())
     }
 
@@ -151,11 +165,29 @@ impl Outbox {
         Ok(())
     }
 
-    /// announced → stored, for everything up to and including `upto`.
+    /// announced → stored, for everything of the rendition up to and including `upto`.
     pub async fn stored(&self, upto: &SegmentKey) -> Result<u64> {
-        let done = sqlx::query("UPDATE segments SET state = 3 WHERE session = ? AND seq <= ? AND state IN (1, 2)")
-            .bind(upto.session.to_string())
-            .bind(number(upto.seq))
+        self.stored_where(
+            "UPDATE media SET state = 3 WHERE session = ? AND rendition = ? AND seq <= ? AND state IN (1, 2)",
+            upto,
+        )
+        .await
+    }
+
+    /// announced → stored, for this one.
+    pub async fn stored_exactly(&self, key: &SegmentKey) -> Result<u64> {
+        self.stored_where(
+            "UPDATE media SET state = 3 WHERE session = ? AND rendition = ? AND seq = ? AND state IN (1, 2)",
+            key,
+        )
+        .await
+    }
+
+    async fn stored_where(&self, statement: &'static str, key: &SegmentKey) -> Result<u64> {
+        let done = sqlx::query(statement)
+            .bind(key.session.to_string())
+            .bind(&key.rendition)
+            .bind(number(key.seq))
             .execute(&self.pool)
             .await?;
         Ok(done.rows_affected())
@@ -166,12 +198,18 @@ impl Outbox {
     pub async fn readd(&self, key: &SegmentKey) -> Result<bool> {
         let session = key.session.to_string();
         let mut tx = self.pool.begin().await?;
-        let known = sqlx::query("UPDATE segments SET state = 0 WHERE session = ? AND seq = ?")
+        let known = sqlx::query("UPDATE media SET state = 0 WHERE session = ? AND rendition = ? AND seq = ?")
             .bind(&session)
+            .bind(&key.rendition)
             .bind(number(key.seq))
             .execute(&mut *tx)
             .await?;
-        sqlx::query("UPDATE sessions SET init_added = 0 WHERE session = ?").bind(&session).execute(&mut *tx).await?;
+        for statement in [
+            "UPDATE sessions SET init_added = 0 WHERE session = ?1 AND ?2 = 'source'",
+            "DELETE FROM rendition_inits WHERE session = ?1 AND rendition = ?2",
+        ] {
+            sqlx::query(statement).bind(&session).bind(&key.rendition).execute(&mut *tx).await?;
+        }
         tx.commit().await?;
         Ok(known.rows_affected() > 0)
     }
@@ -180,34 +218,62 @@ impl Outbox {
     /// it was never announced.
     pub async fn set_aside(&self, key: &SegmentKey) -> Result<bool> {
         let done = sqlx::query(
-            "UPDATE segments SET state = 2 WHERE session = ? AND seq = ? AND state = 0 AND announcements > 0",
+            "UPDATE media SET state = 2
+             WHERE session = ? AND rendition = ? AND seq = ? AND state = 0 AND announcements > 0",
         )
         .bind(key.session.to_string())
+        .bind(&key.rendition)
         .bind(number(key.seq))
         .execute(&self.pool)
         .await?;
         Ok(done.rows_affected() > 0)
     }
 
-    /// Stored segments outside the newest `live`: their local copies may go.
+    /// A segment that is still known.
+    pub async fn segment(&self, key: &SegmentKey) -> Result<Option<Segment>> {
+        let row = sqlx::query("SELECT segment FROM media WHERE session = ? AND rendition = ? AND seq = ?")
+            .bind(key.session.to_string())
+            .bind(&key.rendition)
+            .bind(number(key.seq))
+            .fetch_optional(&self.pool)
+            .await?;
+        row.map(|row| json(&row, "segment")).transpose()
+    }
+
+    /// Stored segments outside the newest `live` of the source, oldest first: their local copies may go. Those of other
+    /// renditions only after the source's: a transcoder would make them again.
     pub async fn trimmable(&self, live: usize) -> Result<Vec<SegmentKey>> {
         self.keys(
             sqlx::query(
-                "SELECT segment FROM segments WHERE state = 3 AND playlist_seq < coalesce((
+                "SELECT segment FROM media m WHERE state = 3 AND playlist_seq < coalesce((
                    SELECT min(playlist_seq) FROM (
-                     SELECT playlist_seq FROM segments ORDER BY playlist_seq DESC LIMIT ?)), 0)
-                 ORDER BY playlist_seq LIMIT 200",
+                     SELECT playlist_seq FROM media WHERE rendition = 'source'
+                     ORDER BY playlist_seq DESC LIMIT ?)), 9223372036854775807)
+                   AND (rendition = 'source' OR NOT EXISTS (
+                     SELECT 1 FROM media s WHERE s.session = m.session AND s.rendition = 'source' AND s.seq = m.seq))
+                 ORDER BY playlist_seq LIMIT 1000",
             )
             .bind(number(live as u64)),
         )
         .await
     }
 
-    /// What disk pressure drops next: stored copies, then what IPFS already has, then the oldest.
+    /// Numbers of a rendition that are known.
+    pub async fn numbers(&self, session: SessionId, rendition: &str) -> Result<HashSet<u64>> {
+        let rows: Vec<i64> = sqlx::query_scalar("SELECT seq FROM media WHERE session = ? AND rendition = ?")
+            .bind(session.to_string())
+            .bind(rendition)
+            .fetch_all(&self.pool)
+            .await?;
+        Ok(rows.into_iter().filter_map(|seq| u64::try_from(seq).ok()).collect())
+    }
+
+    /// What disk pressure drops next: other renditions than the source, then stored copies, then what IPFS already has,
+    /// then the oldest.
     pub async fn droppable(&self) -> Result<Option<(Segment, State)>> {
         let row = sqlx::query(
-            "SELECT segment, state FROM segments WHERE on_disk = 1
-             ORDER BY CASE state WHEN 3 THEN 0 WHEN 0 THEN 2 ELSE 1 END, playlist_seq LIMIT 1",
+            "SELECT segment, state FROM media WHERE on_disk = 1
+             ORDER BY rendition = 'source', CASE state WHEN 3 THEN 0 WHEN 0 THEN 2 ELSE 1 END, playlist_seq LIMIT 1",
         )
         .fetch_optional(&self.pool)
         .await?;
@@ -216,8 +282,9 @@ impl Outbox {
 
     /// The local copy is gone; the row stays until the segment is stored.
     pub async fn dropped(&self, key: &SegmentKey) -> Result<()> {
-        sqlx::query("UPDATE segments SET on_disk = 0 WHERE session = ? AND seq = ?")
+        sqlx::query("UPDATE media SET on_disk = 0 WHERE session = ? AND rendition = ? AND seq = ?")
             .bind(key.session.to_string())
+            .bind(&key.rendition)
             .bind(number(key.seq))
             .execute(&self.pool)
             .await?;
@@ -227,8 +294,9 @@ impl Outbox {
     /// Nothing is left to do for the segment; with `gap`, because it is lost.
     pub async fn forget(&self, key: &SegmentKey, gap: Option<&Gap>) -> Result<()> {
         let mut tx = self.pool.begin().await?;
-        sqlx::query("DELETE FROM segments WHERE session = ? AND seq = ?")
+        sqlx::query("DELETE FROM media WHERE session = ? AND rendition = ? AND seq = ?")
             .bind(key.session.to_string())
+            .bind(&key.rendition)
             .bind(number(key.seq))
             .execute(&mut *tx)
             .await?;
@@ -242,13 +310,19 @@ impl Outbox {
         Ok(())
     }
 
-    /// The newest segments that are on disk, oldest first.
+    /// The newest segments of the source that are on disk, and the other renditions of the same time; oldest first.
     pub async fn newest(&self, count: usize) -> Result<Vec<Segment>> {
-        let rows = sqlx::query("SELECT segment FROM segments WHERE on_disk = 1 ORDER BY playlist_seq DESC LIMIT ?")
-            .bind(number(count as u64))
-            .fetch_all(&self.pool)
-            .await?;
-        rows.iter().rev().map(|row| json(row, "segment")).collect()
+        let rows = sqlx::query(
+            "SELECT segment FROM media WHERE on_disk = 1 AND playlist_seq >= (
+               SELECT min(playlist_seq) FROM (
+                 SELECT playlist_seq FROM media WHERE on_disk = 1 AND rendition = 'source'
+                 ORDER BY playlist_seq DESC LIMIT ?))
+             ORDER BY playlist_seq, rendition <> 'source'",
+        )
+        .bind(number(count as u64))
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter().map(|row| json(row, "segment")).collect()
     }
 
     /// What waits.
@@ -256,7 +330,7 @@ impl Outbox {
         let row = sqlx::query(
             "SELECT count(*) FILTER (WHERE state < 2) AS unannounced, count(*) FILTER (WHERE state = 2) AS unstored,
                coalesce(sum(bytes) FILTER (WHERE on_disk = 1), 0) AS bytes,
-               min(start_us) FILTER (WHERE state < 3) AS oldest FROM segments",
+               min(start_us) FILTER (WHERE state < 3) AS oldest FROM media",
         )
         .fetch_one(&self.pool)
         .await?;

@@ -45,6 +45,7 @@ pub async fn sealed(outbox: &Outbox, count: u64) -> Vec<SegmentKey> {
             start: Timestamp::from_microsecond(numbered.start_us).expect("in range"),
             end: Timestamp::from_microsecond(numbered.end_us).expect("in range"),
             media_us: 4_000_000,
+            frames: 100,
             playlist_seq: numbered.playlist_seq,
             discontinuity_seq: numbered.discontinuity_seq,
             target_seconds: numbered.target_seconds,
@@ -112,7 +113,7 @@ async fn disk_pressure_drops_stored_then_added_then_the_oldest() {
     let keys = sealed(&outbox, 3).await;
     outbox.added(&keys[1]).await.expect("writes");
     outbox.added(&keys[2]).await.expect("writes");
-    sqlx::query("UPDATE segments SET state = 3 WHERE seq = 2").execute(&outbox.pool).await.expect("writes");
+    sqlx::query("UPDATE media SET state = 3 WHERE seq = 2").execute(&outbox.pool).await.expect("writes");
     let mut order = Vec::new();
     while let Some((segment, state)) = outbox.droppable().await.expect("reads") {
         order.push((segment.key.seq, state));
@@ -175,6 +176,7 @@ async fn a_lost_segment_leaves_a_gap_to_tell() {
     let (_folder, outbox) = fresh().await;
     let keys = sealed(&outbox, 1).await;
     let gap = Gap {
+        rendition: None,
         stream: keys[0].stream,
         camera: "c".into(),
         session: keys[0].session,
@@ -202,4 +204,38 @@ async fn the_folder_of_a_session_goes_when_nothing_of_it_is_open_but_never_the_n
     outbox.forget(&first[0], None).await.expect("writes");
     outbox.forget(&second[0], None).await.expect("writes");
     assert_eq!(outbox.finished_sessions().await.expect("reads"), [first[0].session]);
+}
+
+fn rung(source: &Segment, rendition: &str) -> Segment {
+    Segment { key: SegmentKey { rendition: rendition.into(), ..source.key.clone() }, ..source.clone() }
+}
+
+#[tokio::test]
+async fn the_source_goes_first_and_the_ladder_is_dropped_first() {
+    let (_folder, outbox) = fresh().await;
+    let keys = sealed(&outbox, 2).await;
+    let source = outbox.segment(&keys[0]).await.expect("reads").expect("sealed");
+    outbox.seal_rung(&rung(&source, "low")).await.expect("writes");
+    for newest in [true, false] {
+        let first = outbox.to_add(newest, &[]).await.expect("reads").expect("waits");
+        assert_eq!(first.key.rendition, SOURCE);
+    }
+    let (dropped, _) = outbox.droppable().await.expect("reads").expect("there");
+    assert_eq!(dropped.key.rendition, "low");
+    assert_eq!(outbox.numbers(keys[0].session, "low").await.expect("reads").len(), 1);
+    // What is stored of the source says nothing of the ladder.
+    for key in &keys {
+        outbox.added(key).await.expect("writes");
+    }
+    outbox.added(&dropped.key).await.expect("writes");
+    outbox.stored(&keys[1]).await.expect("writes");
+    assert!(outbox.trimmable(0).await.expect("reads").iter().all(|key| key.rendition == SOURCE));
+    assert_eq!(outbox.stored_exactly(&dropped.key).await.expect("writes"), 1);
+    assert!(
+        outbox.trimmable(0).await.expect("reads").iter().all(|key| key.rendition == SOURCE),
+        "made again otherwise"
+    );
+    outbox.forget(&keys[0], None).await.expect("writes");
+    let trimmable = outbox.trimmable(1).await.expect("reads");
+    assert_eq!(trimmable, [dropped.key]);
 }

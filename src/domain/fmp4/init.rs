@@ -36,6 +36,8 @@ pub struct Track {
     pub timescale: u32,
     /// RFC 6381 element of the `CODECS` attribute; empty when unknown.
     pub codec: String,
+    /// What a decoder is set up with: avcC, hvcC, or the `AudioSpecificConfig`.
+    pub config: Vec<u8>,
     /// Picture width.
     pub width: u32,
     /// Picture height.
@@ -50,6 +52,25 @@ impl Init {
     /// The picture's track.
     pub fn video(&self) -> Option<&Track> {
         self.tracks.iter().find(|track| track.kind == TrackKind::Video)
+    }
+
+    /// The sound's track.
+    pub fn audio(&self) -> Option<&Track> {
+        self.tracks.iter().find(|track| track.kind == TrackKind::Audio)
+    }
+
+    /// Can segments of one be decoded with the other? Their bytes may differ: an encoder notes the bit rates it has seen.
+    pub fn decodes_like(&self, other: &Self) -> bool {
+        let setup = |init: &Self| -> Vec<_> {
+            let tracks = init.tracks.iter();
+            tracks
+                .map(|t| {
+                    let defaults = (t.default_duration, t.default_flags);
+                    (t.id, t.kind, t.timescale, t.codec.clone(), t.config.clone(), t.width, t.height, defaults)
+                })
+                .collect()
+        };
+        setup(self) == setup(other)
     }
 
     /// Value of the `CODECS` attribute, e.g. `avc1.64001f,mp4a.40.2`.
@@ -116,25 +137,34 @@ fn track(trak: &[u8]) -> Result<Track, Malformed> {
     let mut stsd = Cursor::new("stsd", find("stsd", *b"stsd", stbl)?);
     stsd.take(8)?;
     let (entry, content) = next_box(&mut stsd)?.ok_or(Malformed::Missing("sample entry"))?;
-    let (codec, width, height) = match kind {
+    let (codec, config, width, height) = match kind {
         TrackKind::Video => video_entry(entry, content)?,
-        TrackKind::Audio => (audio_entry(entry, content)?, 0, 0),
-        TrackKind::Other => (String::new(), 0, 0),
+        TrackKind::Audio => {
+            let (codec, config) = audio_entry(entry, content)?;
+            (codec, config, 0, 0)
+        }
+        TrackKind::Other => (String::new(), Vec::new(), 0, 0),
     };
-    Ok(Track { id, kind, timescale, codec, width, height, default_duration: 0, default_flags: 0 })
+    Ok(Track { id, kind, timescale, codec, config, width, height, default_duration: 0, default_flags: 0 })
 }
 
-fn video_entry(entry: [u8; 4], content: &[u8]) -> Result<(String, u32, u32), Malformed> {
+fn video_entry(entry: [u8; 4], content: &[u8]) -> Result<(String, Vec<u8>, u32, u32), Malformed> {
     let mut cursor = Cursor::new("visual sample entry", content);
     cursor.take(24)?;
     let (width, height) = (u32::from(cursor.u16()?), u32::from(cursor.u16()?));
     cursor.take(50)?;
-    let codec = match &entry {
-        b"avc1" | b"avc3" => avc(entry, find("avcC", *b"avcC", cursor.rest)?)?,
-        b"hvc1" | b"hev1" => hevc(entry, find("hvcC", *b"hvcC", cursor.rest)?)?,
-        _ => String::new(),
+    let (codec, config) = match &entry {
+        b"avc1" | b"avc3" => {
+            let config = find("avcC", *b"avcC", cursor.rest)?;
+            (avc(entry, config)?, config)
+        }
+        b"hvc1" | b"hev1" => {
+            let config = find("hvcC", *b"hvcC", cursor.rest)?;
+            (hevc(entry, config)?, config)
+        }
+        _ => (String::new(), &[][..]),
     };
-    Ok((codec, width, height))
+    Ok((codec, config.to_vec(), width, height))
 }
 
 fn four_letters(entry: [u8; 4]) -> String {
@@ -170,9 +200,9 @@ fn hevc(entry: [u8; 4], hvcc: &[u8]) -> Result<String, Malformed> {
     Ok(codec)
 }
 
-fn audio_entry(entry: [u8; 4], content: &[u8]) -> Result<String, Malformed> {
+fn audio_entry(entry: [u8; 4], content: &[u8]) -> Result<(String, Vec<u8>), Malformed> {
     if entry != *b"mp4a" {
-        return Ok(String::new());
+        return Ok((String::new(), Vec::new()));
     }
     let mut cursor = Cursor::new("audio sample entry", content);
     cursor.take(28)?;
@@ -195,16 +225,17 @@ fn audio_entry(entry: [u8; 4], content: &[u8]) -> Result<String, Malformed> {
     let object_type = config.u8()?;
     config.take(12)?;
     if object_type != 0x40 {
-        return Ok(format!("mp4a.{object_type:02x}"));
+        return Ok((format!("mp4a.{object_type:02x}"), Vec::new()));
     }
     // AudioSpecificConfig: five bits of audio object type, 31 escapes to six more.
-    let mut specific = Cursor::new("esds", descriptor(&mut config, 5)?);
+    let setup = descriptor(&mut config, 5)?;
+    let mut specific = Cursor::new("esds", setup);
     let first = specific.u8()?;
     let mut object = first >> 3;
     if object == 31 {
         object = 32 + (((first & 7) << 3) | (specific.u8()? >> 5));
     }
-    Ok(format!("mp4a.40.{object}"))
+    Ok((format!("mp4a.40.{object}"), setup.to_vec()))
 }
 
 /// An MPEG-4 descriptor with the wanted tag; its length takes one to four bytes of seven bits.

@@ -12,14 +12,16 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{
     id::{SessionId, StreamId},
-    segment::{Gap, SegmentKey},
+    segment::{Gap, SOURCE, SegmentKey},
 };
 
+mod rendition;
 mod timeline;
 
 #[cfg(test)]
 mod tests;
 
+pub use rendition::{Lacking, rendition};
 pub use timeline::newest_wins;
 use timeline::{Item, Stop, timeline};
 
@@ -54,6 +56,8 @@ pub struct Entry {
     pub discontinuity_seq: u64,
     /// Stored `EXT-X-TARGETDURATION` of the session, seconds.
     pub target_seconds: u32,
+    /// The rendition does not have it, the source does: listed as `EXT-X-GAP`.
+    pub lacking: bool,
 }
 
 impl Entry {
@@ -129,13 +133,17 @@ pub fn replay(entries: Vec<Entry>, declared: &Declared) -> Option<String> {
     (!items.is_empty()).then(|| text(&items, Kind::Vod))
 }
 
-/// The one variant of a master playlist.
+/// One variant of a master playlist: the source, or another rendition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Variant {
     /// Address of the media playlist.
     pub uri: String,
     /// Peak of the segments' bit rates, bit/s.
     pub bandwidth: u64,
+    /// Their mean, bit/s.
+    pub average: u64,
+    /// Frames per 1,000 s; left out when 0.
+    pub frame_rate: u64,
     /// RFC 6381 codecs; left out when empty.
     pub codecs: String,
     /// Picture width; the resolution is left out when 0.
@@ -148,7 +156,9 @@ pub struct Variant {
 pub fn master(variants: &[Variant]) -> String {
     let mut out = String::from("#EXTM3U\n#EXT-X-VERSION:7\n#EXT-X-INDEPENDENT-SEGMENTS\n");
     for variant in variants {
-        let _ = write!(out, "#EXT-X-STREAM-INF:BANDWIDTH={}", variant.bandwidth.max(1));
+        let peak = variant.bandwidth.max(1);
+        let average = variant.average.clamp(1, peak);
+        let _ = write!(out, "#EXT-X-STREAM-INF:BANDWIDTH={peak},AVERAGE-BANDWIDTH={average}");
         if !variant.codecs.is_empty() {
             // A quote would end the attribute: codecs come from the camera's stream.
             let codecs: String = variant.codecs.chars().filter(|c| !c.is_control() && *c != '"').collect();
@@ -157,9 +167,21 @@ pub fn master(variants: &[Variant]) -> String {
         if variant.width > 0 && variant.height > 0 {
             let _ = write!(out, ",RESOLUTION={}x{}", variant.width, variant.height);
         }
+        if variant.frame_rate > 0 {
+            let _ = write!(out, ",FRAME-RATE={}.{:03}", variant.frame_rate / 1_000, variant.frame_rate % 1_000);
+        }
         let _ = writeln!(out, "\n{}", variant.uri);
     }
     out
+}
+
+/// Address of a media playlist in a rendition.
+pub fn in_rendition(uri: &str, rendition: &str) -> String {
+    if rendition == SOURCE {
+        return uri.to_owned();
+    }
+    let mark = if uri.contains('?') { '&' } else { '?' };
+    format!("{uri}{mark}rendition={rendition}")
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -193,7 +215,7 @@ fn newest<'a, 'e>(items: &'a [Item<'e>], window: SignedDuration) -> &'a [Item<'e
 /// Writes the playlist. The first item is always a segment.
 fn text(items: &[Item<'_>], kind: Kind) -> String {
     let first = items.iter().find_map(Item::entry);
-    let gaps = items.iter().any(|item| matches!(item, Item::Missing { .. }));
+    let gaps = items.iter().any(|item| item.entry().is_none_or(|entry| entry.lacking));
     let mut out = String::with_capacity(128 + items.len() * 128);
     // EXT-X-MAP outside I-frame playlists needs version 6, EXT-X-GAP version 8 (RFC 8216bis §8).
     let _ = writeln!(out, "#EXTM3U\n#EXT-X-VERSION:{}", if gaps { 8 } else { 7 });
@@ -205,6 +227,7 @@ fn text(items: &[Item<'_>], kind: Kind) -> String {
         out.push_str("#EXT-X-PLAYLIST-TYPE:VOD\n");
     }
     let mut previous: Option<&Entry> = None;
+    let mut mapped: Option<(&str, &str)> = None;
     let mut dated: Option<Timestamp> = None;
     for item in items {
         match item {
@@ -213,10 +236,11 @@ fn text(items: &[Item<'_>], kind: Kind) -> String {
                 if previous.is_some() && !same {
                     out.push_str("#EXT-X-DISCONTINUITY\n");
                 }
-                if let Some(init) = &entry.init
-                    && previous.is_none_or(|previous| !same || previous.init.as_ref() != Some(init))
+                if let Some(init) = entry.init.as_deref().filter(|_| !entry.lacking)
+                    && mapped != Some((&entry.folder, init))
                 {
                     let _ = writeln!(out, "#EXT-X-MAP:URI=\"{}/{init}\"", entry.folder);
+                    mapped = Some((&entry.folder, init));
                 }
                 // A start that moved forward within a session (the media's clock ran slow) is dated too.
                 let moved = previous.is_some_and(|previous| previous.end != entry.start);
@@ -224,6 +248,9 @@ fn text(items: &[Item<'_>], kind: Kind) -> String {
                 if !same || moved || due {
                     let _ = writeln!(out, "#EXT-X-PROGRAM-DATE-TIME:{:.3}", entry.start);
                     dated = Some(entry.start);
+                }
+                if entry.lacking {
+                    out.push_str("#EXT-X-GAP\n");
                 }
                 let _ = writeln!(out, "#EXTINF:{},\n{}", seconds(entry.media_us), entry.uri(entry.key.seq));
                 previous = Some(entry);

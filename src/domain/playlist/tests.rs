@@ -30,6 +30,7 @@ fn entry(n: u128, seq: u64, from: i64, to: i64, numbers: (u64, u64)) -> Entry {
         playlist_seq: numbers.0,
         discontinuity_seq: numbers.1,
         target_seconds: 4,
+        lacking: false,
     }
 }
 
@@ -48,6 +49,7 @@ fn gap(n: u128, seq: Option<u64>, from: i64) -> Gap {
         stream: stream(),
         camera: "c".into(),
         session: session(n),
+        rendition: None,
         seq,
         from: at(from),
         to: at(from),
@@ -171,6 +173,8 @@ fn a_master_playlist_names_codecs_and_resolution() {
     let text = master(&[Variant {
         uri: "live.m3u8".into(),
         bandwidth: 1_200_000,
+        average: 1_000_000,
+        frame_rate: 15_000,
         codecs: "avc1.64001f,mp4a.40.2".into(),
         width: 1280,
         height: 720,
@@ -250,5 +254,90 @@ proptest! {
         if let Some(text) = dvr(entries, &Declared::default()) {
             prop_assert!(!text.contains("#EXT-X-GAP") || text.matches("#EXTINF").count() > 60);
         }
+    }
+}
+
+/// The same entries as another rendition has them, but for some numbers.
+fn rungs(source: &[Entry], without: &[u64]) -> Vec<Entry> {
+    source
+        .iter()
+        .filter(|entry| !without.contains(&entry.playlist_seq))
+        .map(|entry| {
+            let mut rung = entry.clone();
+            rung.key.rendition = "480p".into();
+            rung.folder = rung.folder.replace("/source", "/480p");
+            rung
+        })
+        .collect()
+}
+
+#[test]
+fn a_rendition_lists_what_the_source_lists_and_says_what_it_lacks() {
+    let mut source = run(1, 0, 3, 0, (10, 3));
+    source.extend(run(2, 0, 3, 13_500, (13, 4)));
+    let found = rungs(&source, &[10, 13]);
+    let text = replay(rendition(source, "480p", found, Lacking::Replay), &Declared::default()).expect("entries");
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn a_live_rendition_ends_with_its_newest_segment_and_keeps_the_numbers_of_the_source() {
+    let source = run(1, 0, 6, 0, (10, 3));
+    let found = rungs(&source, &[12, 15]);
+    let shaped = rendition(source.clone(), "480p", found, Lacking::Live);
+    let text = live(shaped).expect("entries");
+    let playlist = parsed(&text);
+    assert_eq!((playlist.media_sequence, playlist.segments.len()), (10, 5));
+    assert_eq!(text.matches("#EXT-X-GAP").count(), 1);
+    assert!(
+        text.contains("/480p/00000004.m4s") && !text.contains("00000005.m4s") && !text.contains("/source/"),
+        "{text}"
+    );
+    assert!(rendition(source, "480p", vec![], Lacking::Live).is_empty());
+}
+
+#[test]
+fn a_dvr_rendition_waits_for_what_may_still_be_made() {
+    let source = run(1, 0, 200, 0, (0, 0));
+    // One given up long ago, one that may still come.
+    let found = rungs(&source, &[20, 180]);
+    let shaped = rendition(source, "480p", found, Lacking::Dvr);
+    assert_eq!(shaped.len(), 180);
+    assert_eq!(shaped.iter().filter(|entry| entry.lacking).count(), 1);
+}
+
+#[test]
+fn a_master_playlist_names_every_rendition_with_what_a_player_chooses_by() {
+    let variant = |uri: &str, bandwidth, codecs: &str, height: u32, frame_rate| Variant {
+        uri: in_rendition("replay.m3u8?start=a&end=b", uri),
+        bandwidth,
+        average: bandwidth / 2,
+        frame_rate,
+        codecs: codecs.into(),
+        width: height * 16 / 9,
+        height,
+    };
+    insta::assert_snapshot!(master(&[
+        variant("source", 4_000_000, "hvc1.1.6.L93.B0,mp4a.40.2", 1080, 14_985),
+        variant("480p", 900_000, "avc1.64001e,mp4a.40.2", 480, 15_000),
+        variant("240p", 300_000, "avc1.64000d", 240, 0),
+    ]));
+}
+
+proptest! {
+    /// Whatever a rendition has, it lists numbers, times and breaks of the source and no others.
+    #[test]
+    fn renditions_line_up(have in prop::collection::vec(any::<bool>(), 12), kind in 0..3_usize) {
+        let mut source = run(1, 0, 6, 0, (10, 3));
+        source.extend(run(2, 0, 6, 30_000, (16, 4)));
+        let without: Vec<u64> = (10..22).filter(|n| !have[usize::try_from(n - 10).expect("small")]).collect();
+        let kind = [Lacking::Live, Lacking::Dvr, Lacking::Replay][kind];
+        let shaped = rendition(source.clone(), "480p", rungs(&source, &without), kind);
+        prop_assert!(shaped.len() <= source.len());
+        for (rung, entry) in shaped.iter().zip(&source) {
+            prop_assert_eq!((rung.start, rung.end, rung.playlist_seq), (entry.start, entry.end, entry.playlist_seq));
+            prop_assert_eq!(rung.lacking, without.contains(&entry.playlist_seq));
+        }
+        prop_assert!(shaped.is_empty() || shaped.iter().any(|entry| !entry.lacking));
     }
 }

@@ -219,3 +219,23 @@ async fn a_deleted_camera_is_listed_as_long_as_it_has_footage() {
     world.record(vec![Fact::Stream(3, Box::new(delete))]).await;
     assert_eq!(world.json("/api/cameras").await, serde_json::json!([]));
 }
+
+#[tokio::test]
+async fn a_recorded_rendition_is_listed_in_the_master_and_says_what_it_lacks() {
+    let world = world().await;
+    let rungs = segments(1, 1..4, 0).into_iter().filter_map(|fact| match fact {
+        Fact::Segment(mut segment) => {
+            segment.key.rendition = "480p".into();
+            (segment.width, segment.height) = (854, 480);
+            Some(Fact::Segment(segment))
+        }
+        _ => None,
+    });
+    world.record([segments(1, 0..5, 0), rungs.collect()].concat()).await;
+    let master = world.text(&RANGE.replace("replay.m3u8", "master.m3u8")).await;
+    assert_eq!(master.matches("#EXT-X-STREAM-INF").count(), 2, "{master}");
+    assert!(master.contains("&rendition=480p") && master.contains("RESOLUTION=854x480,FRAME-RATE=25.000"), "{master}");
+    let text = world.text(&format!("{RANGE}&rendition=480p")).await;
+    assert_eq!((text.matches("#EXTINF").count(), text.matches("#EXT-X-GAP").count()), (5, 2), "{text}");
+    assert_eq!(world.refusal(&format!("{RANGE}&rendition=240p")).await, (404, "NoRendition".into()));
+}

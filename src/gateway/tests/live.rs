@@ -33,6 +33,7 @@ fn just_now(count: i64) -> Vec<LiveSegment> {
                 start,
                 end: start + SignedDuration::from_secs(4),
                 media_us: known.media_us,
+                frames: known.frames,
                 playlist_seq: known.playlist_seq,
                 discontinuity_seq: 0,
                 target_seconds: 4,
@@ -132,4 +133,33 @@ async fn old_pictures_are_not_live() {
     }
     world.live_with(segments).await;
     assert_eq!(world.refusal("/hls/demo/camera/live.m3u8").await, (503, "NoPicture".into()));
+}
+
+/// The same segments in another rendition, but for the newest and one in the middle.
+fn rungs(source: &[LiveSegment]) -> Vec<LiveSegment> {
+    let made = source.iter().enumerate().filter(|(n, _)| *n != 5 && *n != 7);
+    made.map(|(_, segment)| {
+        let mut rung = segment.clone();
+        rung.key.rendition = "480p".into();
+        (rung.width, rung.height, rung.bytes) = (854, 480, segment.bytes / 2);
+        rung
+    })
+    .collect()
+}
+
+#[tokio::test]
+async fn live_renditions_line_up_with_the_source() {
+    let world = world().await;
+    let source = just_now(8);
+    world.live_with([source.clone(), rungs(&source)].concat()).await;
+    let master = world.text("/hls/demo/camera/master.m3u8").await;
+    let streams: Vec<&str> = master.lines().filter(|line| !line.starts_with('#')).collect();
+    assert_eq!(streams, ["live.m3u8", "live.m3u8?rendition=480p"]);
+    assert!(master.contains("RESOLUTION=854x480,FRAME-RATE=25.000"), "{master}");
+    let text = world.text("/hls/demo/camera/live.m3u8?rendition=480p").await;
+    assert!(text.contains("/480p/00000006.m4s") && !text.contains("00000007.m4s"), "{text}");
+    assert_eq!(text.matches("#EXT-X-GAP").count(), 1, "{text}");
+    assert!(!text.contains("/source/"), "{text}");
+    let refused = world.refusal("/hls/demo/camera/live.m3u8?rendition=8k").await;
+    assert_eq!(refused, (404, "NoRendition".into()));
 }

@@ -346,7 +346,8 @@ impl Desk {
     /// Streams the recorder speaks about that nobody wants: (pipeline, stream, camera).
     fn unwanted_streams(&self) -> Vec<(ObjectRef, StreamId, ObjectRef)> {
         let inner = self.inner();
-        let wanted: HashSet<_> = inner.wanted.instances().map(|instance| instance.stream.stream).collect();
+        let wanted: HashSet<_> =
+            inner.wanted.instances().filter_map(|instance| Some(instance.stream.as_ref()?.stream)).collect();
         inner
             .fleet
             .summaries()

@@ -28,8 +28,8 @@ pub struct WantedInstance {
     pub revision: u64,
     /// The assignment's envelope, to the letter as in the `ConfigMap`.
     pub text: String,
-    /// How its footage is kept.
-    pub stream: StreamConfig,
+    /// How its footage is kept; absent for who makes none of its own stream (the transcoder of a capture pod).
+    pub stream: Option<StreamConfig>,
 }
 
 /// Something to do at the broker.
@@ -110,7 +110,9 @@ impl Wanted {
     /// An instance shall be there like this. `true` when that is news.
     pub fn instance(&mut self, wanted: WantedInstance) -> bool {
         self.queues_to_delete.remove(&wanted.uid);
-        self.streams_to_bury.remove(&wanted.stream.stream);
+        if let Some(stream) = &wanted.stream {
+            self.streams_to_bury.remove(&stream.stream);
+        }
         match self.instances.get_mut(&wanted.uid) {
             Some(held) if held.wanted == wanted => false,
             // A zombie's or a stale cache's older word never replaces a newer one.
@@ -158,8 +160,10 @@ impl Wanted {
         self.queues_to_delete.insert(uid);
         if let Some(held) = self.instances.remove(&uid) {
             let revision = held.wanted.revision + 1;
-            let stream = StreamConfig { deleted: true, delete_with_pipeline: delete_footage, ..held.wanted.stream };
-            self.streams_to_bury.insert(stream.stream, (stream, revision));
+            if let Some(stream) = held.wanted.stream {
+                let stream = StreamConfig { deleted: true, delete_with_pipeline: delete_footage, ..stream };
+                self.streams_to_bury.insert(stream.stream, (stream, revision));
+            }
         }
     }
 
@@ -230,7 +234,7 @@ impl Wanted {
             .instances
             .values()
             .filter(|held| !held.stream_told)
-            .map(|held| Job::Stream(Box::new(held.wanted.stream.clone()), held.wanted.revision));
+            .filter_map(|held| Some(Job::Stream(Box::new(held.wanted.stream.clone()?), held.wanted.revision)));
         let cameras =
             self.cameras.values().filter(|held| !held.told).map(|held| Job::Camera(held.config.clone(), held.revision));
         let buried = self
@@ -267,7 +271,7 @@ impl Wanted {
                     self.streams_to_bury.remove(&config.stream);
                 }
                 if let Some(held) = self.instances.get_mut(&config.instance)
-                    && held.wanted.stream == **config
+                    && held.wanted.stream.as_ref() == Some(config)
                 {
                     held.stream_told = true;
                 }
@@ -350,7 +354,7 @@ mod tests {
             command: Command::Apply,
             revision,
             text: format!("revision {revision}"),
-            stream: StreamConfig {
+            stream: Some(StreamConfig {
                 stream: StreamId::of("p", "c"),
                 instance: uid,
                 pipeline: object("p"),
@@ -362,7 +366,7 @@ mod tests {
                 delete_with_pipeline: false,
                 live_url: String::new(),
                 deleted: false,
-            },
+            }),
         }
     }
 
@@ -385,6 +389,17 @@ mod tests {
         assert!(words(&wanted).is_empty());
         assert!(!wanted.instance(instance(1)));
         assert_eq!(wanted.control(instance(1).uid), Control::InPlace);
+    }
+
+    #[test]
+    fn a_transcoder_has_a_queue_and_an_assignment_and_no_stream_to_bury() {
+        let mut wanted = Wanted::default();
+        let transcoder = WantedInstance { stream: None, ..instance(1) };
+        wanted.instance(transcoder.clone());
+        assert_eq!(words(&wanted), ["declare", "assignment"]);
+        work_off(&mut wanted);
+        wanted.forget_instance(transcoder.uid, true);
+        assert_eq!(words(&wanted), ["delete-queue"]);
     }
 
     #[test]

@@ -97,8 +97,22 @@ async fn apply_instance(ctx: &Context, plan: &Plan, instance: &Instance, observe
         command: instance.assignment.command(),
         revision: instance.assignment.envelope.revision,
         text: instance.assignment.text.clone(),
-        stream: instance.assignment.stream.clone(),
+        stream: Some(instance.assignment.stream.clone()),
     };
+    if let Some(ladder) = &instance.assignment.ladder {
+        let transcoder = WantedInstance {
+            uid: ladder.envelope.data.instance,
+            command: ladder.command(),
+            revision: ladder.envelope.revision,
+            text: ladder.text.clone(),
+            stream: None,
+            ..wanted.clone()
+        };
+        ctx.desk.want_instance(transcoder, observed.now);
+    }
+    if let Some(retired) = instance.retired {
+        ctx.desk.forget_instance(retired, false);
+    }
     ctx.desk.want_instance(wanted, observed.now);
     let deployment = desired::deployment::deployment(plan, instance, &ctx.config.images);
     apply::child(ctx, Manager::Pipeline, deployment).await?;
@@ -126,6 +140,9 @@ async fn remove_instance(
     apply::prune(ctx, namespace, claim).await?;
     // The camera left the Pipeline: that is no deletion of footage, which stays until its retention ends.
     ctx.desk.forget_instance(uid, false);
+    if let Some(ladder) = observed.held.get(&uid).and_then(|held| held.ladder.as_ref()) {
+        ctx.desk.forget_instance(ladder.envelope.data.instance, false);
+    }
     apply::prune(ctx, namespace, config_map).await?;
     debug_assert!(observed.held.contains_key(&uid));
     Ok(())
@@ -159,9 +176,11 @@ async fn agent_secret(ctx: &Context, plan: &Plan, observed: &Observed) -> Result
 /// When time alone changes something: a draining instance runs into its bound, an assignment stays unacknowledged.
 fn next_look(plan: Option<&Plan>, observed: &Observed) -> Action {
     let Some(plan) = plan else { return Action::await_change() };
-    let unacknowledged = plan.instances.iter().any(|instance| {
-        observed.views.get(&instance.uid).is_none_or(|view| view.applied < instance.assignment.envelope.revision)
-    });
+    let unacknowledged = plan
+        .instances
+        .iter()
+        .flat_map(Instance::participants)
+        .any(|(uid, revision, _)| observed.views.get(&uid).is_none_or(|view| view.applied < revision));
     let bound = plan.look_again.map(|time| time.duration_since(observed.now).unsigned_abs());
     match (bound, unacknowledged) {
         (None, false) => Action::await_change(),

@@ -73,7 +73,11 @@ pub fn pipeline(pipeline: &Pipeline, ctx: &Context) -> Observed {
     let views = cameras
         .iter()
         .map(|camera| InstanceUid::of(&uid, &camera.uid().unwrap_or_default(), Role::Capture, 0))
+        .chain(
+            cameras.iter().map(|camera| InstanceUid::of(&uid, &camera.uid().unwrap_or_default(), Role::Transcoder, 0)),
+        )
         .chain(held.keys().copied())
+        .chain(held.values().filter_map(|held| Some(held.ladder.as_ref()?.envelope.data.instance)))
         .map(|instance| (instance, ctx.desk.view(instance, now)))
         .collect();
     let (link, trouble) = ctx.desk.link();

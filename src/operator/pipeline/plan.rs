@@ -23,6 +23,7 @@ use crate::{
         control::{Activity, Assignment, CaptureSource, ObjectRef, Phase, StreamConfig},
         duration,
         id::{InstanceUid, Role, StreamId},
+        ladder::{LadderAssignment, Rendition},
         name, quantity,
     },
     operator::{broker::fleet::View, claims},
@@ -120,12 +121,24 @@ pub struct Instance {
     pub leaving: bool,
     /// Pods wanted.
     pub replicas: i32,
-    /// What it is told.
+    /// What it is told, and the transcoder beside it if there is one.
     pub assignment: Numbered,
+    /// The transcoder that was beside it and is no longer wanted.
+    pub retired: Option<InstanceUid>,
     /// Where footage waits.
     pub spool: SpoolVolume,
     /// Secret with the camera's credentials.
     pub credentials: Option<String>,
+}
+
+impl Instance {
+    /// Who takes part for its camera: uid, revision of the assignment, when that was made. Each has a queue of its own.
+    pub fn participants(&self) -> impl Iterator<Item = (InstanceUid, u64, Timestamp)> + use<> {
+        let capture = (self.uid, self.assignment.envelope.revision, self.assignment.envelope.issued_at);
+        let ladder = self.assignment.ladder.as_ref().map(|ladder| &ladder.envelope);
+        let transcoder = ladder.map(|envelope| (envelope.data.instance, envelope.revision, envelope.issued_at));
+        std::iter::once(capture).chain(transcoder)
+    }
 }
 
 /// Where footage waits.
@@ -256,6 +269,7 @@ struct Common {
     spool: SpoolVolume,
     spool_bytes: u64,
     retention_seconds: u64,
+    renditions: Vec<Rendition>,
 }
 
 impl Common {
@@ -279,6 +293,7 @@ impl Common {
             settings,
             spool: volume,
             spool_bytes,
+            renditions: renditions(pipeline),
         })
     }
 
@@ -312,16 +327,32 @@ impl Common {
             spool_bytes: self.spool_bytes,
         };
         let config = self.stream(&reference);
+        let held = observed.held.get(&uid);
+        let ladder = self.ladder(&assignment);
+        let before = held.and_then(|held| held.ladder.as_ref()).map(|ladder| ladder.envelope.data.instance);
         Instance {
             uid,
             name: instance_name,
             camera: reference,
             leaving: false,
             replicas: i32::from(self.state != PipelineState::Stopped),
-            assignment: revision::number(observed.held.get(&uid), assignment, config, observed.now),
+            retired: before.filter(|_| ladder.is_none()),
+            assignment: revision::number(held, assignment, config, ladder, observed.now),
             spool: self.spool.clone(),
             credentials,
         }
+    }
+
+    /// What the transcoder beside this instance is told.
+    fn ladder(&self, capture: &Assignment) -> Option<LadderAssignment> {
+        (!self.renditions.is_empty()).then(|| LadderAssignment {
+            instance: InstanceUid::of(&self.pipeline.uid, &capture.camera.uid, Role::Transcoder, 0),
+            stream: capture.stream,
+            activity: capture.activity,
+            pipeline: capture.pipeline.clone(),
+            camera: capture.camera.clone(),
+            renditions: self.renditions.clone(),
+        })
     }
 
     /// How the footage of a camera is kept.
@@ -348,13 +379,18 @@ impl Common {
     fn leaving(&self, uid: InstanceUid, held: &Numbered, now: Timestamp) -> Instance {
         let assignment = Assignment { activity: Activity::Draining, ..held.envelope.data.clone() };
         let camera = assignment.camera.clone();
+        let ladder = held
+            .ladder
+            .as_ref()
+            .map(|ladder| LadderAssignment { activity: Activity::Draining, ..ladder.envelope.data.clone() });
         Instance {
             uid,
             name: name::instance(&self.pipeline.name, &camera.name, &uid.to_string()),
             credentials: assignment.source.credentials_secret.clone(),
             leaving: true,
             replicas: 1,
-            assignment: revision::number(Some(held), assignment, held.stream.clone(), now),
+            retired: None,
+            assignment: revision::number(Some(held), assignment, held.stream.clone(), ladder, now),
             spool: self.spool.clone(),
             camera,
         }
@@ -366,6 +402,18 @@ impl Common {
 pub fn retired_stream(pipeline: &Pipeline, camera: &ObjectRef) -> Option<StreamConfig> {
     let stream = Common::new(pipeline).ok()?.stream(camera);
     Some(StreamConfig { deleted: true, delete_with_pipeline: false, ..stream })
+}
+
+/// The renditions as the messages name them.
+fn renditions(pipeline: &Pipeline) -> Vec<Rendition> {
+    let declared = pipeline.spec.renditions().iter();
+    declared
+        .map(|rendition| Rendition {
+            name: rendition.name.clone(),
+            height: rendition.height.unsigned_abs(),
+            video_bitrate_kbps: rendition.video_bitrate_kbps.unsigned_abs(),
+        })
+        .collect()
 }
 
 /// Size of the spool in effect.
@@ -393,6 +441,12 @@ pub mod tests {
     pub fn assignment(activity: Activity, segment_seconds: u32) -> Assignment {
         let plan = plan(&fixture::pipeline("p").selecting_all(), &observed(&["c"]));
         Assignment { activity, segment_seconds, ..plan.instances[0].assignment.envelope.data.clone() }
+    }
+
+    /// A ladder with one rendition of this bit rate.
+    pub fn ladder(kbps: i32) -> LadderAssignment {
+        let plan = plan(&fixture::pipeline("p").selecting_all().transcoding(kbps), &observed(&["c"]));
+        plan.instances[0].assignment.ladder.as_ref().expect("a ladder").envelope.data.clone()
     }
 
     /// Its stream.
@@ -549,6 +603,24 @@ pub mod tests {
         let instance = &plan.instances[0].assignment;
         assert_eq!(instance.envelope.data.activity, Activity::Running);
         assert!(instance.envelope.revision > draining.instances[0].assignment.envelope.revision);
+    }
+
+    #[test]
+    fn a_ladder_that_is_no_longer_wanted_retires_its_participant() {
+        let with = plan(&fixture::pipeline("p").selecting_all().transcoding(800), &observed(&["c"]));
+        let transcoder = ladder(800).instance;
+        assert_ne!(transcoder, with.instances[0].uid);
+        assert_eq!(with.instances[0].retired, None);
+        let there = carried_out(&with, &observed(&["c"]));
+        let without = plan(&fixture::pipeline("p").selecting_all(), &there);
+        assert_eq!(without.instances[0].retired, Some(transcoder));
+        assert_eq!(without.instances[0].assignment.ladder, None);
+        assert_eq!(without.instances[0].assignment.resource_version.as_deref(), Some("1"));
+        // A camera that leaves takes its ladder along until everything is uploaded.
+        let leaving = plan(&fixture::pipeline("p").naming(&["x"]).transcoding(800), &there);
+        let leaving = leaving.instances.iter().find(|i| i.leaving).expect("c leaves");
+        let told = leaving.assignment.ladder.as_ref().expect("a ladder");
+        assert_eq!(told.envelope.data.activity, Activity::Draining);
     }
 
     #[test]

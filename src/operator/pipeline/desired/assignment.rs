@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use super::instance_metadata;
 use crate::operator::pipeline::{
     plan::{Instance, Plan},
-    revision::{ASSIGNMENT_KEY, STREAM_KEY},
+    revision::{ASSIGNMENT_KEY, LADDER_KEY, STREAM_KEY},
 };
 
 /// The assignment to the letter as it is sent, and beside it what the recorder is told about the stream.
@@ -13,22 +13,26 @@ pub fn config_map(plan: &Plan, instance: &Instance) -> ConfigMap {
     let mut metadata = instance_metadata(plan, instance);
     // A raised revision is written only over the object it was counted up from.
     metadata.resource_version.clone_from(&instance.assignment.resource_version);
-    ConfigMap {
-        metadata,
-        data: Some(
-            [
-                (ASSIGNMENT_KEY.to_owned(), instance.assignment.text.clone()),
-                (STREAM_KEY.to_owned(), instance.assignment.stream_text()),
-            ]
-            .into(),
-        ),
-        ..ConfigMap::default()
+    let mut data: std::collections::BTreeMap<_, _> = [
+        (ASSIGNMENT_KEY.to_owned(), instance.assignment.text.clone()),
+        (STREAM_KEY.to_owned(), instance.assignment.stream_text()),
+    ]
+    .into();
+    if let Some(ladder) = &instance.assignment.ladder {
+        data.insert(LADDER_KEY.to_owned(), ladder.text.clone());
     }
+    ConfigMap { metadata, data: Some(data), ..ConfigMap::default() }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::fixture::{planned, simple};
+
+    #[test]
+    fn assignment_with_ladder() {
+        let (plan, instance) = planned(&simple().transcoding(800));
+        insta::assert_yaml_snapshot!(super::config_map(&plan, &instance));
+    }
 
     #[test]
     fn assignment() {

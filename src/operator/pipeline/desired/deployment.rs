@@ -1,4 +1,4 @@
-//! The capture Deployment of one camera: the runner with ffmpeg, and the agent.
+//! The capture Deployment of one camera: the runner with ffmpeg, the agent, and a transcoder if renditions are wanted.
 //!
 //! ffmpeg reads hostile input: its container holds no token and no broker address, and the agent that does shares no
 //! process namespace with it. One uid and fsGroup for both, so that the agent may unlink what the runner wrote.
@@ -24,7 +24,7 @@ use crate::{
         labels,
         pipeline::{
             plan::{Instance, Plan, SpoolVolume},
-            revision::ASSIGNMENT_KEY,
+            revision::{ASSIGNMENT_KEY, LADDER_KEY},
         },
     },
 };
@@ -76,7 +76,10 @@ fn pod(plan: &Plan, instance: &Instance, images: &Images) -> PodSpec {
             seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
             ..PodSecurityContext::default()
         }),
-        containers: vec![runner(instance, images), agent(images)],
+        containers: [Some(runner(instance, images)), Some(agent(images)), transcoder(instance, images)]
+            .into_iter()
+            .flatten()
+            .collect(),
         volumes: Some(volumes(plan, instance)),
         node_selector: plan.pod.node_selector.clone(),
         tolerations: plan.pod.tolerations.clone(),
@@ -106,6 +109,26 @@ fn runner(instance: &Instance, images: &Images) -> Container {
         volume_mounts: Some(mounts),
         ..Container::default()
     }
+}
+
+/// Makes the other renditions, when the Pipeline wants any. ffmpeg here reads what a camera sent: neither a secret nor a
+/// token is in sight, and what processor time it gets is what capture leaves.
+fn transcoder(instance: &Instance, images: &Images) -> Option<Container> {
+    instance.assignment.ladder.as_ref()?;
+    Some(Container {
+        name: "transcoder".to_owned(),
+        image: Some(images.transcoder.clone()),
+        image_pull_policy: Some(images.pull_policy.clone()),
+        args: Some(vec!["transcoder".to_owned()]),
+        resources: Some(resources("20m", "64Mi", "1Gi")),
+        security_context: Some(unprivileged()),
+        volume_mounts: Some(vec![
+            mount("spool", "/spool", false),
+            mount("assignment", "/assignment", true),
+            mount("transcoder-tmp", "/tmp", false),
+        ]),
+        ..Container::default()
+    })
 }
 
 /// Takes the assignment, uploads, announces, serves live.
@@ -150,11 +173,16 @@ fn volumes(plan: &Plan, instance: &Instance) -> Vec<Volume> {
         },
         SpoolVolume::Ephemeral { size } => empty_dir("spool", size),
     };
+    let mut keys = vec![key(ASSIGNMENT_KEY)];
+    // A key that is named and not there would keep the pod from starting.
+    if instance.assignment.ladder.is_some() {
+        keys.push(key(LADDER_KEY));
+    }
     let config = Volume {
         name: "config".to_owned(),
         config_map: Some(ConfigMapVolumeSource {
             name: instance.name.clone(),
-            items: Some(vec![key(ASSIGNMENT_KEY)]),
+            items: Some(keys),
             ..ConfigMapVolumeSource::default()
         }),
         ..Volume::default()
@@ -169,6 +197,9 @@ fn volumes(plan: &Plan, instance: &Instance) -> Vec<Volume> {
         empty_dir("runner-tmp", "64Mi"),
         empty_dir("agent-tmp", "64Mi"),
     ];
+    if instance.assignment.ladder.is_some() {
+        volumes.push(empty_dir("transcoder-tmp", "64Mi"));
+    }
     if let Some(credentials) = &instance.credentials {
         // Optional: a missing Secret is a condition that says so, not a pod that hangs without a word.
         volumes.push(secret("credentials", credentials, &["username", "password"], true));
@@ -258,6 +289,7 @@ mod tests {
         Images {
             operator: "dsn:1".into(),
             capture: "dsn-capture:1".into(),
+            transcoder: "dsn-transcoder:1".into(),
             kubo: "kubo:1".into(),
             cluster: "cluster:1".into(),
             pull_policy: "IfNotPresent".into(),
@@ -284,6 +316,17 @@ mod tests {
     }
 
     #[test]
+    fn transcoding_deployment() {
+        insta::assert_yaml_snapshot!(made(&simple().transcoding(800)));
+    }
+
+    #[test]
+    fn a_ladder_changes_the_pod_and_an_edit_of_it_does_not() {
+        assert_ne!(made(&simple().transcoding(800)), made(&simple()));
+        assert_eq!(made(&simple().transcoding(900)), made(&simple().transcoding(800)));
+    }
+
+    #[test]
     fn draining_leaves_the_pod_alone() {
         use plan::tests::{carried_out, observed, plan};
         let before = plan(&simple(), &observed(&["lobby"]));
@@ -304,5 +347,13 @@ mod tests {
         };
         assert_eq!(mounts("runner"), ["spool", "assignment", "runner-tmp", "credentials"]);
         assert!(!mounts("agent").contains(&"credentials".to_owned()));
+    }
+
+    #[test]
+    fn the_transcoder_sees_no_secret_at_all() {
+        let pod = made(&simple().transcoding(800)).spec.and_then(|s| s.template.spec).expect("a pod");
+        let container = pod.containers.iter().find(|c| c.name == "transcoder").expect("there");
+        let mounts: Vec<_> = container.volume_mounts.iter().flatten().map(|m| m.name.as_str()).collect();
+        assert_eq!(mounts, ["spool", "assignment", "transcoder-tmp"]);
     }
 }

@@ -94,6 +94,8 @@ mod tests {
                 .zip(&plan.instances)
                 .map(|(state, instance)| Judged {
                     instance,
+                    uid: instance.uid,
+                    role: crate::domain::id::Role::Capture,
                     health: Health { state: *state, reason: String::new(), message: None },
                 })
                 .collect();

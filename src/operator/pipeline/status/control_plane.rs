@@ -13,7 +13,10 @@ use crate::{
             fleet::{Link, View},
             wanted::Control,
         },
-        pipeline::{observe::Observed, plan::Plan},
+        pipeline::{
+            observe::Observed,
+            plan::{Instance, Plan},
+        },
     },
 };
 
@@ -47,26 +50,29 @@ pub fn condition(plan: &Plan, observed: &Observed, agent_secret_stale: bool) -> 
         };
     }
     for instance in &plan.instances {
-        let Some(view) = observed.views.get(&instance.uid) else { continue };
-        if let Control::Failed(why) = &view.control {
-            return verdict(Truth::False, "QueueFailed", format!("{}: {why}", instance.camera.name));
+        for (uid, ..) in instance.participants() {
+            if let Some(Control::Failed(why)) = observed.views.get(&uid).map(|view| &view.control) {
+                return verdict(Truth::False, "QueueFailed", format!("{}: {why}", instance.camera.name));
+            }
         }
     }
     let pending = plan
         .instances
         .iter()
-        .any(|instance| observed.views.get(&instance.uid).is_none_or(|view| view.control == Control::Pending));
+        .flat_map(Instance::participants)
+        .any(|(uid, ..)| observed.views.get(&uid).is_none_or(|view| view.control == Control::Pending));
     if pending {
         return verdict(Truth::Unknown, "Pending", "queues are being made and assignments sent".to_owned());
     }
     let deaf = plan.instances.iter().find(|instance| {
-        let envelope = &instance.assignment.envelope;
         plan.state != PipelineState::Stopped
-            && observed.now.duration_since(envelope.issued_at) > PATIENCE
-            && observed
-                .views
-                .get(&instance.uid)
-                .is_some_and(|view| matches!(view.view, View::Fresh(_)) && view.applied < envelope.revision)
+            && instance.participants().any(|(uid, revision, issued_at)| {
+                observed.now.duration_since(issued_at) > PATIENCE
+                    && observed
+                        .views
+                        .get(&uid)
+                        .is_some_and(|view| matches!(view.view, View::Fresh(_)) && view.applied < revision)
+            })
     });
     if let Some(instance) = deaf {
         return verdict(

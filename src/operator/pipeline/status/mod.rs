@@ -18,7 +18,7 @@ use crate::{
         condition::{Truth, Verdict, find, merge},
         pipeline::{InstanceRow, PipelineState},
     },
-    domain::id::Role,
+    domain::id::{InstanceUid, Role},
     operator::{
         camera::credentials,
         error::Error,
@@ -33,6 +33,7 @@ mod control_plane;
 mod drained;
 mod ready;
 mod stored;
+mod transcoding;
 
 /// How many instances a status lists.
 const ROWS: usize = 20;
@@ -41,6 +42,8 @@ const ROWS: usize = 20;
 #[derive(Clone, Debug)]
 pub struct Judged<'a> {
     instance: &'a Instance,
+    uid: InstanceUid,
+    role: Role,
     health: Health,
 }
 
@@ -65,15 +68,21 @@ pub fn pipeline(
         };
     };
     let judged: Vec<_> = plan.instances.iter().map(|instance| judge(plan, instance, observed)).collect();
-    let (rows, running) = rows(&judged, &previous);
+    let transcoders: Vec<_> =
+        plan.instances.iter().filter_map(|instance| judge_transcoder(plan, instance, observed)).collect();
+    let (rows, running) = rows(judged.iter().chain(&transcoders), &previous);
     let staying: Vec<_> = judged.iter().filter(|judged| !judged.instance.leaving).cloned().collect();
+    let laddered: Vec<_> = transcoders.into_iter().filter(|judged| !judged.instance.leaving).collect();
     let mut verdicts = vec![
         ready::condition(Some(plan), applied.err(), waiting(plan, observed).as_ref()),
         cameras_accepted::condition(plan),
         capturing::condition(plan.state, &staying, find(&previous.conditions, capturing::KIND)),
+    ];
+    verdicts.extend(transcoding::condition(plan.state, &laddered, find(&previous.conditions, transcoding::KIND)));
+    verdicts.extend([
         stored::condition(plan, observed),
         control_plane::condition(plan, observed, applied.is_ok_and(|applied| applied.agent_secret_stale)),
-    ];
+    ]);
     verdicts.extend(drained::condition(plan, &judged, observed));
     let total = staying.len();
     PipelineStatus {
@@ -102,23 +111,30 @@ fn judge<'a>(plan: &Plan, instance: &'a Instance, observed: &Observed) -> Judged
         deployment: instance.name.clone(),
         namespace: plan.pipeline.namespace.clone(),
     });
-    Judged { instance, health }
+    Judged { instance, uid: instance.uid, role: Role::Capture, health }
+}
+
+fn judge_transcoder<'a>(plan: &Plan, instance: &'a Instance, observed: &Observed) -> Option<Judged<'a>> {
+    let told = &instance.assignment.ladder.as_ref()?.envelope.data;
+    let awaiting = crate::operator::broker::fleet::View::Awaiting;
+    let view = observed.views.get(&told.instance).map_or(&awaiting, |view| &view.view);
+    let health = health::of_transcoder(told.activity, plan.state, view);
+    Some(Judged { instance, uid: told.instance, role: Role::Transcoder, health })
 }
 
 /// The worst instances first, and how many run. An instance of which nothing is known yet keeps its former row.
-fn rows(judged: &[Judged], previous: &PipelineStatus) -> (Vec<InstanceRow>, usize) {
+fn rows<'a>(judged: impl Iterator<Item = &'a Judged<'a>>, previous: &PipelineStatus) -> (Vec<InstanceRow>, usize) {
     let former: BTreeMap<_, _> = previous.instances.iter().map(|row| (row.uid.as_str(), row)).collect();
     let mut rows: Vec<_> = judged
-        .iter()
-        .map(|Judged { instance, health }| {
-            let uid = instance.uid.to_string();
+        .map(|Judged { instance, uid, role, health }| {
+            let uid = uid.to_string();
             match former.get(uid.as_str()) {
                 Some(row) if health.state == State::Awaiting => (order(&row.state), (*row).clone(), instance.leaving),
                 _ => {
                     let row = InstanceRow {
                         uid,
                         camera: instance.camera.name.clone(),
-                        role: Role::Capture.as_str().to_owned(),
+                        role: role.as_str().to_owned(),
                         state: health.state.as_str().to_owned(),
                         message: health.message.clone(),
                     };
@@ -127,7 +143,9 @@ fn rows(judged: &[Judged], previous: &PipelineStatus) -> (Vec<InstanceRow>, usiz
             }
         })
         .collect();
-    let running = rows.iter().filter(|(state, _, leaving)| *state == State::Running && !leaving).count();
+    let captures = |row: &InstanceRow| row.role == Role::Capture.as_str();
+    let running =
+        rows.iter().filter(|(state, row, leaving)| *state == State::Running && !leaving && captures(row)).count();
     rows.sort_by(|a, b| (a.0, &a.1.camera, &a.1.uid).cmp(&(b.0, &b.1.camera, &b.1.uid)));
     (rows.into_iter().take(ROWS).map(|(_, row, _)| row).collect(), running)
 }
@@ -151,8 +169,9 @@ fn waiting(plan: &Plan, observed: &Observed) -> Option<crate::domain::control::P
 /// What a person should look at first.
 fn worst(plan: &Plan, verdicts: &[Verdict], running: usize, total: usize) -> String {
     // In the order of the verdicts: what isn't rolled out can't capture, what isn't captured can't be stored.
+    let resting = [capturing::KIND, transcoding::KIND];
     let wanted = |verdict: &&Verdict| {
-        (plan.state == PipelineState::Running || verdict.kind != capturing::KIND)
+        (plan.state == PipelineState::Running || !resting.contains(&verdict.kind))
             && verdict.reason != drained::ON_ITS_WAY
     };
     let bad = |truth: Truth| verdicts.iter().filter(wanted).find(move |verdict| verdict.truth == truth);

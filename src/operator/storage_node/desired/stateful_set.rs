@@ -176,6 +176,7 @@ mod tests {
         Images {
             operator: "dsn/operator:1".into(),
             capture: "dsn/capture:1".into(),
+            transcoder: "dsn/transcoder:1".into(),
             kubo: "ipfs/kubo:v0.43.0".into(),
             cluster: "ipfs/ipfs-cluster:v1.1.6".into(),
             pull_policy: "IfNotPresent".into(),

@@ -1,6 +1,6 @@
 //! ffmpeg and ffprobe as child processes: started in a group of their own, read line by line, stopped for certain.
 //!
-//! Not here: why they are started or stopped.
+//! Not here: why they are started or stopped (runner and transcoder know).
 
 use std::{io, path::Path, process::ExitStatus, process::Stdio, time::Duration};
 

@@ -1,4 +1,5 @@
-//! The runner's voice: `report-capture.json`, rewritten on coarse change and touched in between.
+//! The voice of whoever shares a spool with the agent and speaks to nobody else: a file, rewritten on coarse change and
+//! touched in between. Not here: what stands in it ([`crate::domain::spool`]).
 
 use std::{
     fs::{self, FileTimes},
@@ -7,38 +8,38 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use crate::{
-    domain::spool::{self, RunnerReport},
-    files,
-};
+use serde::Serialize;
+
+use crate::{domain::spool, files};
 
 /// Holds what was last said.
-pub struct Reporter {
+pub struct Reporter<T> {
     path: PathBuf,
-    said: Mutex<RunnerReport>,
+    said: Mutex<T>,
+    differs: fn(&T, &T) -> bool,
 }
 
-impl Reporter {
-    /// Says that there is nothing to say yet.
-    pub fn new(path: PathBuf) -> Self {
-        let reporter = Self { path, said: Mutex::new(RunnerReport::default()) };
-        reporter.write(&RunnerReport::default());
+impl<T: Clone + Default + Serialize> Reporter<T> {
+    /// Says that there is nothing to say yet. `differs`: is a change worth a rewrite?
+    pub fn new(path: PathBuf, differs: fn(&T, &T) -> bool) -> Self {
+        let reporter = Self { path, said: Mutex::new(T::default()), differs };
+        reporter.write(&T::default());
         reporter
     }
 
     /// Changes the report; the file is rewritten when the change is worth it.
-    pub fn update(&self, change: impl FnOnce(&mut RunnerReport)) {
+    pub fn update(&self, change: impl FnOnce(&mut T)) {
         let mut said = self.said.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut next = said.clone();
         change(&mut next);
-        let worth = next.differs(&said);
+        let worth = (self.differs)(&next, &said);
         *said = next;
         if worth {
             self.write(&said);
         }
     }
 
-    fn write(&self, report: &RunnerReport) {
+    fn write(&self, report: &T) {
         let written = serde_json::to_vec(report)
             .map_err(std::io::Error::other)
             .and_then(|text| files::replace(&self.path, &text, false));

@@ -1,0 +1,169 @@
+//! The transcoder of the same pod as a participant of its own: its queue, its assignment, its word. It holds no token, so
+//! the agent speaks for it; what the two exchange are files (`domain::spool`).
+//!
+//! Absent as long as the Pipeline wants no other renditions. Nothing of the capture waits for anything here.
+
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::watch;
+
+use super::{
+    assignment::{self, Taken, decide},
+    context::{Context, now},
+};
+use crate::{
+    domain::{
+        control::{Activity, Envelope, InstanceReport, Phase, Problem},
+        id::InstanceUid,
+        ladder::LadderAssignment,
+        spool::{self, REPORT_TOUCH_SECONDS, TranscoderReport},
+    },
+    files,
+};
+
+/// A transcoder whose report is older is gone.
+const SILENT: Duration = Duration::from_secs(3 * REPORT_TOUCH_SECONDS);
+
+/// What is said of it then.
+const SILENT_REASON: &str = "TranscoderSilent";
+
+/// An assignment in effect.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AppliedLadder {
+    /// Its revision.
+    pub revision: u64,
+    /// What it says.
+    pub assignment: LadderAssignment,
+}
+
+/// What is known of the transcoder.
+#[derive(Debug)]
+pub struct Ladder {
+    /// What it was told; none without a ladder.
+    pub told: watch::Sender<Option<AppliedLadder>>,
+    /// What it says, in the words of an instance.
+    pub report: watch::Sender<InstanceReport>,
+}
+
+impl Default for Ladder {
+    fn default() -> Self {
+        Self { told: watch::Sender::new(None), report: watch::Sender::new(InstanceReport::default()) }
+    }
+}
+
+impl Ladder {
+    /// The assignment in effect.
+    pub fn applied(&self) -> Option<AppliedLadder> {
+        self.told.borrow().clone()
+    }
+
+    /// Is this the transcoder's uid?
+    pub fn is(&self, uid: InstanceUid) -> bool {
+        self.told.borrow().as_ref().is_some_and(|applied| applied.assignment.instance == uid)
+    }
+}
+
+/// Takes an assignment if it is newer than the one in effect, and hands it to the transcoder.
+pub fn take(context: &Context, envelope: &Envelope<LadderAssignment>) -> Result<Taken, assignment::Error> {
+    let revision = envelope.revision;
+    let mut outcome = Ok(Taken::Older);
+    context.ladder.told.send_if_modified(|current| {
+        let known = current.as_ref().map(|applied| (applied.assignment.instance, applied.revision));
+        let taken = decide(known, envelope.data.instance, revision);
+        if taken != Taken::New {
+            outcome = Ok(taken);
+            return false;
+        }
+        let path = context.args.assignment.join(spool::LADDER_FILE);
+        let written = serde_json::to_vec(envelope)
+            .map_err(assignment::Error::from)
+            .and_then(|text| Ok(files::replace(&path, &text, true)?));
+        outcome = written.map(|()| {
+            *current = Some(AppliedLadder { revision, assignment: envelope.data.clone() });
+            Taken::New
+        });
+        outcome.is_ok()
+    });
+    if matches!(outcome, Ok(Taken::New)) {
+        tracing::info!(revision, activity = ?envelope.data.activity, "assignment of the transcoder applied");
+        context.to_report.raise();
+        context.to_trim.raise();
+    }
+    outcome
+}
+
+/// `remove` without a whole assignment: the one in effect, draining.
+pub fn drain(context: &Context, revision: u64) -> Result<Taken, assignment::Error> {
+    let Some(applied) = context.ladder.applied() else { return Ok(Taken::Older) };
+    let assignment = LadderAssignment { activity: Activity::Draining, ..applied.assignment };
+    let mut envelope = Envelope::unordered(assignment.instance.to_string(), "remove", now(), assignment);
+    envelope.revision = revision;
+    take(context, &envelope)
+}
+
+/// Reads an assignment file; one that is not there says nothing.
+pub fn look(context: &Context, file: &std::path::Path) {
+    let Ok(text) = std::fs::read(file) else { return };
+    let taken = serde_json::from_slice(&text)
+        .map_err(assignment::Error::from)
+        .and_then(|envelope: Envelope<LadderAssignment>| take(context, &envelope));
+    if let Err(error) = taken {
+        tracing::warn!("the assignment of the transcoder: {}", crate::telemetry::chain(&error));
+    }
+}
+
+/// Brings the transcoder's report up to date. Has it nothing left to make?
+pub fn report(context: &Context) -> bool {
+    let Some(applied) = context.ladder.applied() else { return true };
+    let said = context.spool.transcoder_report().map(|(report, modified)| {
+        let age = SystemTime::now().duration_since(modified).unwrap_or_default();
+        (report, age)
+    });
+    let report = compose(said);
+    // One that is gone makes nothing more.
+    let gone = report.problem.as_ref().is_some_and(|problem| problem.reason == SILENT_REASON);
+    let done = gone || (report.phase == Phase::Drained && report.revision >= applied.revision);
+    context.ladder.report.send_if_modified(|before| {
+        let changed = *before != report;
+        *before = report;
+        changed
+    });
+    done
+}
+
+fn compose(said: Option<(TranscoderReport, Duration)>) -> InstanceReport {
+    let Some((said, age)) = said else { return InstanceReport::default() };
+    if age > SILENT {
+        return InstanceReport {
+            phase: Phase::Failing,
+            problem: Some(Problem {
+                reason: SILENT_REASON.to_owned(),
+                message: "the transcoder does not report: look at the container transcoder of the pod".to_owned(),
+            }),
+            ..InstanceReport::default()
+        };
+    }
+    InstanceReport {
+        revision: said.revision,
+        phase: said.phase,
+        problem: said.problem,
+        starts: said.starts,
+        ..InstanceReport::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transcoder_that_says_nothing_is_called_silent() {
+        let said = TranscoderReport { revision: 4, phase: Phase::Running, ..TranscoderReport::default() };
+        let fresh = compose(Some((said.clone(), Duration::from_secs(1))));
+        assert_eq!((fresh.revision, fresh.phase, fresh.problem), (4, Phase::Running, None));
+        let silent = compose(Some((said, Duration::from_secs(60))));
+        assert_eq!(silent.phase, Phase::Failing);
+        assert_eq!(silent.problem.map(|problem| problem.reason).as_deref(), Some("TranscoderSilent"));
+        assert_eq!(compose(None).phase, Phase::Starting);
+    }
+}

@@ -1,0 +1,186 @@
+//! One job: a segment in, its missing renditions out, each by one rename.
+//!
+//! ffmpeg's word that all went well is not enough: as many frames must come out as went in, at the same times, or the
+//! renditions would not line up and a player that switches would jump.
+
+use std::{
+    collections::VecDeque,
+    fs,
+    io::{self, ErrorKind},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use tokio::time::timeout;
+
+use super::{Args, look};
+use crate::{
+    child::{self, Lines},
+    domain::{
+        fmp4::{Init, Malformed, Media, Scanner, parse_init},
+        id::SessionId,
+        ladder::{self, Job, Rendition},
+        segment::SOURCE,
+        spool,
+    },
+};
+
+/// A segment that takes longer is not made in time by a long way.
+const LIMIT: Duration = Duration::from_secs(60);
+/// Complaints kept; the last one is told.
+const KEPT_LINES: usize = 5;
+/// No segment is larger.
+const MAX_SEGMENT: u64 = 256 << 20;
+
+/// Why a job came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum Failed {
+    /// The segment is no longer there.
+    #[error("the segment is gone")]
+    Gone,
+    /// The source can't be read.
+    #[error("the segment can't be read: {0}")]
+    Source(Malformed),
+    /// ffmpeg could not be run, or the file system failed.
+    #[error("failed to run ffmpeg on the spool")]
+    Io(#[from] io::Error),
+    /// It ended badly; its last words.
+    #[error("{0}")]
+    Ffmpeg(String),
+    /// It did not come to an end.
+    #[error("ffmpeg took longer than {} s for one segment", LIMIT.as_secs())]
+    TooSlow,
+    /// What came out is not what went in.
+    #[error("the rendition {name} has other frames than the source: {found} instead of {wanted}")]
+    Frames {
+        /// The rendition.
+        name: String,
+        /// What came out.
+        found: String,
+        /// What went in.
+        wanted: String,
+    },
+}
+
+/// Makes the renditions that a segment lacks. Dropping the future kills ffmpeg.
+pub async fn transcode(args: &Args, session: SessionId, seq: u64, renditions: &[Rendition]) -> Result<(), Failed> {
+    let source = look::folder(&args.spool, session, SOURCE);
+    let (init_file, segment_file) = (source.join(spool::INIT_FILE), source.join(spool::segment_file(seq)));
+    let init = parse_init(&read(&init_file)?).map_err(Failed::Source)?;
+    let wanted = scan(&init, &read(&segment_file)?).map_err(Failed::Source)?;
+    let missing: Vec<Rendition> =
+        renditions.iter().filter(|r| look::lacks(&args.spool, session, seq, &r.name)).cloned().collect();
+    let temporary = args.spool.join(session.to_string()).join(spool::LADDER_FOLDER);
+    look::remove(&temporary)?;
+    fs::create_dir(&temporary)?;
+    let job = Job {
+        init: init_file.to_string_lossy().into_owned(),
+        segment: segment_file.to_string_lossy().into_owned(),
+        seq,
+        audio: init.audio().is_some(),
+        folder: temporary.to_string_lossy().into_owned(),
+        renditions: missing,
+    };
+    run(args, &job).await?;
+    for rendition in &job.renditions {
+        let made = PathBuf::from(ladder::folder_of(&job.folder, &rendition.name));
+        take(&made, &look::folder(&args.spool, session, &rendition.name), rendition, seq, &wanted)?;
+    }
+    Ok(look::remove(&temporary)?)
+}
+
+async fn run(args: &Args, job: &Job) -> Result<(), Failed> {
+    let mut child = child::spawn(&args.ffmpeg, &ladder::arguments(job))?;
+    let mut lines = Lines::new(child.stderr.take());
+    let mut last: VecDeque<String> = VecDeque::new();
+    // Nothing is expected there; closed, so that it can't block.
+    drop(child.stdout.take());
+    let running = async {
+        while let Some(line) = lines.next().await {
+            if last.len() == KEPT_LINES {
+                last.pop_front();
+            }
+            last.push_back(line);
+        }
+        child.wait().await
+    };
+    match timeout(LIMIT, running).await {
+        Ok(status) if status.as_ref().is_ok_and(std::process::ExitStatus::success) => Ok(()),
+        Ok(status) => {
+            let status = status?;
+            let words = last.iter().rev().find(|line| line.contains("[error]") || line.contains("[fatal]"));
+            let words = words.or(last.back()).map_or_else(|| status.to_string(), |line| plain(line));
+            Err(Failed::Ffmpeg(words))
+        }
+        Err(_) => {
+            child::stop(&mut child).await?;
+            Err(Failed::TooSlow)
+        }
+    }
+}
+
+/// A complaint without the addresses of memory before it: said twice it must be the same words.
+fn plain(line: &str) -> String {
+    line.rsplit("] ").next().unwrap_or(line).chars().take(200).collect()
+}
+
+/// Checks what was made and gives it its name.
+fn take(made: &Path, folder: &Path, rendition: &Rendition, seq: u64, wanted: &Media) -> Result<(), Failed> {
+    let words = |media: &Media| format!("{} frames from {} for {} µs", media.frames, media.start_us, media.media_us);
+    let other = |found: String| Failed::Frames { name: rendition.name.clone(), found, wanted: words(wanted) };
+    let unreadable = |why: Malformed| other(why.to_string());
+    let init_file = init_of(made)?;
+    let segment_file = made.join(spool::segment_file(seq));
+    let init = parse_init(&read(&init_file)?).map_err(unreadable)?;
+    let found = scan(&init, &read(&segment_file)?).map_err(unreadable)?;
+    // Begin and length to a frame: the encoder gives the last one a length of its own, and edit lists move the first.
+    let frame_us = wanted.media_us / i64::try_from(wanted.frames.max(1)).unwrap_or(1) + 1_000;
+    let near = |a: i64, b: i64| (a - b).abs() <= frame_us;
+    if found.frames != wanted.frames
+        || !near(found.start_us, wanted.start_us)
+        || !near(found.media_us, wanted.media_us)
+        || !found.starts_with_keyframe
+    {
+        return Err(other(words(&found)));
+    }
+    look::make(folder)?;
+    let first = folder.join(spool::INIT_FILE);
+    match fs::read(&first) {
+        // The session's rendition keeps its first one: two jobs differ in what the encoder noted of its bit rates.
+        Ok(bytes) if parse_init(&bytes).is_ok_and(|known| known.decodes_like(&init)) => {}
+        Ok(_) => fs::rename(&init_file, folder.join(spool::own_init_file(seq)))?,
+        Err(error) if error.kind() == ErrorKind::NotFound => fs::rename(&init_file, &first)?,
+        Err(error) => return Err(error.into()),
+    }
+    // The segment last: with its name it counts as finished.
+    match renameat_with(CWD, &segment_file, CWD, folder.join(spool::segment_file(seq)), RenameFlags::NOREPLACE) {
+        Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
+        Err(error) => Err(io::Error::from(error).into()),
+    }
+}
+
+/// The init section that ffmpeg wrote: it numbers them when there are several.
+fn init_of(made: &Path) -> io::Result<PathBuf> {
+    let is_init = |name: &str| name.starts_with("init") && Path::new(name).extension().is_some_and(|e| e == "mp4");
+    fs::read_dir(made)?
+        .flatten()
+        .find(|entry| entry.file_name().to_str().is_some_and(is_init))
+        .map(|entry| entry.path())
+        .ok_or_else(|| io::Error::new(ErrorKind::NotFound, "ffmpeg wrote no init section"))
+}
+
+fn scan(init: &Init, bytes: &[u8]) -> Result<Media, Malformed> {
+    let mut scanner = Scanner::new(init)?;
+    scanner.push(bytes);
+    scanner.finish()
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, Failed> {
+    match fs::metadata(file) {
+        Ok(metadata) if metadata.is_file() && metadata.len() <= MAX_SEGMENT => Ok(fs::read(file)?),
+        Ok(_) => Err(io::Error::new(ErrorKind::InvalidData, "no file of a size that can be").into()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Err(Failed::Gone),
+        Err(error) => Err(error.into()),
+    }
+}

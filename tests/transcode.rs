@@ -1,0 +1,334 @@
+//! The ladder against the real ffmpeg: `dsn transcoder` beside a spool as a camera with an odd keyframe distance fills it
+//! (rows K2, V4, V5).
+//!
+//! Needs ffmpeg and ffprobe (Debian packages); fails without them, on purpose. Every test has a spool and a process of its
+//! own.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use dsn::domain::{
+    control::{Activity, Envelope, ObjectRef, Phase},
+    id::{InstanceUid, Role, SessionId, StreamId},
+    ladder::{LadderAssignment, Rendition},
+    spool::{self, TranscoderReport},
+};
+use jiff::Timestamp;
+
+/// Long enough for two busy cores that compile something beside it.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+struct World {
+    folder: tempfile::TempDir,
+    session: SessionId,
+    transcoder: Option<Child>,
+}
+
+impl World {
+    /// A spool with one session of 15 fps and a keyframe every 37 frames, cut at the first one after 4 s.
+    fn new(codec: &[&str], audio: bool) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let session = SessionId::new();
+        let world = Self { folder, session, transcoder: None };
+        fs::create_dir_all(world.rendition("source")).expect("a folder");
+        fs::create_dir(world.assignment()).expect("a folder");
+        let clip = world.folder.path().join("clip.mp4");
+        let mut record: Vec<&str> = vec!["-f", "lavfi", "-i", "testsrc2=s=640x360:r=15"];
+        if audio {
+            record.extend(["-f", "lavfi", "-i", "sine=440:r=48000", "-c:a", "aac", "-ac", "1", "-b:a", "64k"]);
+        }
+        record.extend(["-t", "16"]);
+        record.extend(codec);
+        ffmpeg(&record, &clip);
+        let pattern = world.rendition("source").join("%08d.m4s");
+        let segments = [
+            "-i",
+            clip.to_str().expect("text"),
+            "-c",
+            "copy",
+            "-f",
+            "hls",
+            "-hls_time",
+            "4",
+            "-hls_segment_type",
+            "fmp4",
+            "-hls_fmp4_init_filename",
+            "init.mp4",
+            "-hls_flags",
+            "temp_file",
+            "-hls_segment_filename",
+            pattern.to_str().expect("text"),
+        ];
+        ffmpeg(&segments, &world.rendition("source").join("live.m3u8"));
+        world
+    }
+
+    fn h264() -> Self {
+        Self::new(&["-c:v", "libx264", "-preset", "ultrafast", "-bf", "0", "-g", "37", "-sc_threshold", "0"], true)
+    }
+
+    fn spool(&self) -> PathBuf {
+        self.folder.path().to_owned()
+    }
+
+    fn assignment(&self) -> PathBuf {
+        self.folder.path().join("assignment")
+    }
+
+    fn rendition(&self, name: &str) -> PathBuf {
+        self.spool().join(self.session.to_string()).join(name)
+    }
+
+    /// Tells the transcoder, as the agent would.
+    fn tell(&self, revision: u64, renditions: &[(&str, u32, u32)]) {
+        let object = |name: &str| ObjectRef { namespace: "test".into(), name: name.into(), uid: format!("{name}-uid") };
+        let assignment = LadderAssignment {
+            instance: InstanceUid::of("p", "c", Role::Transcoder, 0),
+            stream: StreamId::of("p", "c"),
+            activity: Activity::Running,
+            pipeline: object("archive"),
+            camera: object("lobby"),
+            renditions: renditions
+                .iter()
+                .map(|(name, height, kbps)| Rendition {
+                    name: (*name).into(),
+                    height: *height,
+                    video_bitrate_kbps: *kbps,
+                })
+                .collect(),
+        };
+        let mut envelope = Envelope::unordered("u", "apply", Timestamp::now(), assignment);
+        envelope.revision = revision;
+        let text = serde_json::to_vec(&envelope).expect("JSON");
+        dsn::files::replace(&self.assignment().join(spool::LADDER_FILE), &text, false).expect("writes");
+    }
+
+    fn start(&mut self) {
+        let log = fs::File::options().create(true).append(true).open(self.spool().join("log")).expect("a log");
+        let child = Command::new(env!("CARGO_BIN_EXE_dsn"))
+            .arg("transcoder")
+            .env("DSN_SPOOL", self.spool())
+            .env("DSN_ASSIGNMENT", self.assignment())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("the transcoder starts");
+        self.transcoder = Some(child);
+    }
+
+    fn kill(&mut self) {
+        let mut child = self.transcoder.take().expect("a transcoder");
+        child.kill().expect("killed");
+        child.wait().expect("ends");
+    }
+
+    fn report(&self) -> TranscoderReport {
+        let text = fs::read(self.spool().join(spool::TRANSCODER_REPORT_FILE)).unwrap_or_default();
+        serde_json::from_slice(&text).unwrap_or_default()
+    }
+
+    /// Numbers of the finished segments of a rendition.
+    fn numbers(&self, rendition: &str) -> Vec<u64> {
+        numbers(&self.rendition(rendition), spool::segment_seq)
+    }
+
+    fn given_up(&self, rendition: &str) -> Vec<u64> {
+        numbers(&self.rendition(rendition), spool::given_up_seq)
+    }
+
+    fn await_that(&self, what: &str, mut holds: impl FnMut() -> bool) {
+        let begun = Instant::now();
+        while !holds() {
+            let log = fs::read_to_string(self.spool().join("log")).unwrap_or_default();
+            assert!(begun.elapsed() < PATIENCE, "{what}: {:?}\n{log}", self.report());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Packets of a segment: times in µs, in order.
+    fn packets(&self, rendition: &str, seq: u64, kind: &str) -> Vec<i64> {
+        let folder = self.rendition(rendition);
+        let own = folder.join(spool::own_init_file(seq));
+        let init = if own.exists() { own } else { folder.join(spool::INIT_FILE) };
+        let input = format!("concat:{}|{}", init.display(), folder.join(spool::segment_file(seq)).display());
+        let text = ffprobe(&["-select_streams", kind, "-show_entries", "packet=pts_time", &input]);
+        text.lines()
+            .filter_map(|line| line.trim_end_matches(',').parse::<f64>().ok())
+            .map(|seconds| {
+                #[expect(clippy::cast_possible_truncation, reason = "seconds of a clip")]
+                let us = (seconds * 1e6).round() as i64;
+                us
+            })
+            .collect()
+    }
+
+    /// `codec_name,height` of a stream.
+    fn stream(&self, rendition: &str, seq: u64, kind: &str) -> String {
+        let folder = self.rendition(rendition);
+        let input = format!(
+            "concat:{}|{}",
+            folder.join(spool::INIT_FILE).display(),
+            folder.join(spool::segment_file(seq)).display()
+        );
+        ffprobe(&["-select_streams", kind, "-show_entries", "stream=codec_name,height", &input]).trim().to_owned()
+    }
+
+    fn source_bytes(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+        let files = fs::read_dir(self.rendition("source")).expect("a folder").flatten();
+        files.map(|file| (file.path(), fs::read(file.path()).expect("reads"))).collect()
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.transcoder.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn numbers(folder: &Path, number: fn(&str) -> Option<u64>) -> Vec<u64> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let mut numbers: Vec<u64> = entries.flatten().filter_map(|entry| number(entry.file_name().to_str()?)).collect();
+    numbers.sort_unstable();
+    numbers
+}
+
+fn ffmpeg(arguments: &[&str], output: &Path) {
+    let mut command = Command::new("ffmpeg");
+    command.args(["-nostdin", "-v", "error", "-y"]).args(arguments).arg(output);
+    let output = command.output().expect("ffmpeg is installed");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn ffprobe(arguments: &[&str]) -> String {
+    let output = Command::new("ffprobe")
+        .args(["-v", "error", "-of", "csv=p=0"])
+        .args(arguments)
+        .output()
+        .expect("ffprobe is installed");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn every_rendition_has_the_frames_and_the_cuts_of_the_source_and_its_sound() {
+    let mut world = World::h264();
+    let seqs = world.numbers("source");
+    assert!(seqs.len() >= 3, "{seqs:?}");
+    world.tell(1, &[("240p", 240, 300), ("120p", 120, 100)]);
+    world.start();
+    world.await_that("all renditions", || world.numbers("240p") == seqs && world.numbers("120p") == seqs);
+    let frames: Vec<usize> = seqs.iter().map(|seq| world.packets("source", *seq, "v").len()).collect();
+    assert_eq!(frames[..3], [74, 74, 37], "the keyframes are where no whole second is");
+    let mut sound_end: Option<i64> = None;
+    for seq in &seqs {
+        let source = world.packets("source", *seq, "v");
+        for rendition in ["240p", "120p"] {
+            let video = world.packets(rendition, *seq, "v");
+            assert_eq!(video.len(), source.len(), "{rendition} {seq}");
+            // Early by the empty edit of the source's init section, the same everywhere: less than a frame.
+            let early: Vec<i64> = source.iter().zip(&video).map(|(source, made)| source - made).collect();
+            assert!(early.iter().all(|early| (0..25_000).contains(early)), "{rendition} {seq}: {early:?}");
+            assert_eq!(world.packets("240p", *seq, "v"), video, "both renditions to the microsecond");
+            assert_eq!(world.packets(rendition, *seq, "a"), world.packets("source", *seq, "a"), "{rendition} {seq}");
+        }
+        let sound = world.packets("240p", *seq, "a");
+        let (first, last) = (sound[0], sound[sound.len() - 1]);
+        assert!(sound_end.is_none_or(|end| (first - end - 21_333).abs() < 50), "a hole in the sound before {seq}");
+        sound_end = Some(last);
+    }
+    assert_eq!(world.stream("240p", 1, "v"), "h264,240");
+    assert_eq!(world.stream("120p", 1, "v"), "h264,120");
+    assert_eq!(world.stream("240p", 1, "a"), "aac");
+    world.await_that("rest", || world.report().phase == Phase::Running && world.report().problem.is_none());
+    assert!(!world.rendition(spool::LADDER_FOLDER).exists(), "nothing temporary stays");
+    assert_eq!(numbers(&world.rendition("240p"), |name| name.strip_prefix("init-").map(|_| 1)), [] as [u64; 0]);
+}
+
+#[test]
+fn h265_without_sound_becomes_h264_that_every_browser_plays() {
+    let x265 = "keyint=37:min-keyint=37:scenecut=0:bframes=0:log-level=error";
+    let mut world =
+        World::new(&["-c:v", "libx265", "-preset", "ultrafast", "-x265-params", x265, "-tag:v", "hvc1"], false);
+    let seqs = world.numbers("source");
+    // A picture is not enlarged.
+    world.tell(1, &[("tall", 720, 800)]);
+    world.start();
+    world.await_that("the rendition", || world.numbers("tall") == seqs);
+    for seq in &seqs {
+        assert_eq!(world.packets("tall", *seq, "v"), world.packets("source", *seq, "v"), "{seq}");
+        assert!(world.packets("tall", *seq, "a").is_empty());
+    }
+    assert_eq!(world.stream("tall", 0, "v"), "h264,360");
+}
+
+#[test]
+fn a_transcoder_killed_at_work_leaves_nothing_half_and_the_source_alone() {
+    let mut world = World::h264();
+    let (seqs, before) = (world.numbers("source"), world.source_bytes());
+    world.tell(1, &[("240p", 240, 300), ("120p", 120, 100)]);
+    for _ in 0..3 {
+        world.start();
+        world.await_that("a job", || world.rendition(spool::LADDER_FOLDER).join("240p").exists());
+        world.kill();
+        for rendition in ["240p", "120p"] {
+            for seq in world.numbers(rendition) {
+                let frames = world.packets(rendition, seq, "v").len();
+                assert_eq!(frames, world.packets("source", seq, "v").len(), "{rendition} {seq}");
+            }
+        }
+    }
+    world.start();
+    world.await_that("all renditions", || world.numbers("240p") == seqs && world.numbers("120p") == seqs);
+    world.await_that("an empty desk", || !world.rendition(spool::LADDER_FOLDER).exists());
+    assert_eq!(world.source_bytes(), before);
+}
+
+#[test]
+fn a_damaged_segment_is_given_up_and_holds_nobody_up() {
+    let mut world = World::h264();
+    let seqs = world.numbers("source");
+    let damaged = world.rendition("source").join(spool::segment_file(1));
+    let bytes = fs::read(&damaged).expect("reads");
+    fs::write(&damaged, &bytes[..bytes.len() / 2]).expect("writes");
+    world.tell(1, &[("120p", 120, 100)]);
+    world.start();
+    let others: Vec<u64> = seqs.iter().copied().filter(|seq| *seq != 1).collect();
+    world.await_that("the others", || world.numbers("120p") == others && world.given_up("120p") == [1]);
+    let mark = world.rendition("120p").join(spool::given_up_file(1));
+    assert!(!fs::read_to_string(mark).expect("reads").is_empty(), "it says why");
+}
+
+#[test]
+fn an_edit_holds_from_the_next_segment_on_without_a_restart() {
+    let mut world = World::h264();
+    let seqs = world.numbers("source");
+    let last = *seqs.last().expect("segments");
+    // The last one is still being recorded.
+    let later = world.rendition("source").join(spool::segment_file(last));
+    let aside = world.spool().join("aside");
+    fs::rename(&later, &aside).expect("moves");
+    world.tell(1, &[("low", 240, 400)]);
+    world.start();
+    world.await_that("the first ones", || world.numbers("low").len() == seqs.len() - 1);
+    let first = world.rendition("low").join(spool::segment_file(0));
+    let before = fs::read(&first).expect("reads");
+    world.tell(2, &[("low", 120, 60)]);
+    world.await_that("the revision", || world.report().revision == 2);
+    fs::rename(&aside, &later).expect("moves");
+    world.await_that("the last one", || world.numbers("low") == seqs);
+    assert_eq!(fs::read(&first).expect("reads"), before, "nothing is made twice");
+    // Another picture needs another decoder: its init section lies beside it, the session keeps its first one.
+    assert!(world.rendition("low").join(spool::own_init_file(last)).exists());
+    assert_eq!(world.packets("low", last, "v").len(), world.packets("source", last, "v").len());
+    let size = |seq: u64| fs::metadata(world.rendition("low").join(spool::segment_file(seq))).expect("there").len();
+    assert!(size(last) * 2 < size(0), "{} {}", size(last), size(0));
+}
