@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::{
     control::{CaptureSource, VideoInfo},
+    fmp4::Init,
     source::Address,
     spool,
 };
@@ -57,6 +58,19 @@ pub struct Probe {
     pub codec: VideoCodec,
     /// For people and reports.
     pub info: VideoInfo,
+}
+
+impl Probe {
+    /// Is this the init section of what was probed? ffmpeg is told by the encoding how to name it.
+    pub fn describes(&self, init: &Init) -> bool {
+        let Some(video) = init.video() else { return false };
+        let names: &[&str] = match self.codec {
+            VideoCodec::H264 => &["avc1", "avc3"],
+            VideoCodec::Hevc => &["hvc1", "hev1"],
+        };
+        let same_codec = names.iter().any(|name| video.codec.starts_with(name));
+        same_codec && (video.width, video.height) == (self.info.width, self.info.height)
+    }
 }
 
 /// Why a probed source can't be captured.

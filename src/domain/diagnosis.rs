@@ -75,7 +75,7 @@ impl Cause {
         if has(&["Invalid data found when processing input", "Connection reset by peer", "Could not find codec"]) {
             return Self::Garbage;
         }
-        let last = lines.iter().rev().find(|line| line.contains("[error]") || line.contains("[fatal]"));
+        let last = lines.iter().rev().find(|line| is_error(line));
         Self::Died(last.or(lines.last()).map(|line| short(line)).unwrap_or_default())
     }
 
@@ -87,7 +87,8 @@ impl Cause {
         match Self::of(lines) {
             // It answered until now: the connection is open and nothing comes.
             Self::NoAnswer => Self::Hung,
-            Self::Died(line) if line.is_empty() => Self::Closed,
+            // A warning on the way is no reason to end.
+            Self::Died(_) if !lines.iter().any(|line| is_error(line)) => Self::Closed,
             cause => cause,
         }
     }
@@ -190,6 +191,10 @@ fn short(line: &str) -> String {
     redact_userinfo(&clean).chars().filter(|c| !c.is_control()).take(200).collect()
 }
 
+fn is_error(line: &str) -> bool {
+    line.contains("[error]") || line.contains("[fatal]")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -237,6 +242,9 @@ mod tests {
         let timeout = ["[error] rtsp://h/x: Connection timed out".to_owned()];
         assert_eq!(Cause::of_a_run(&timeout, None), Cause::Hung);
         assert_eq!(Cause::of_a_run(&[], None), Cause::Closed);
+        // What ffmpeg grumbled about on the way was said to be why a camera had gone.
+        let grumble = ["[hls @ 0x5] [warning] Timestamps are unset in a packet for stream 0.".to_owned()];
+        assert_eq!(Cause::of_a_run(&grumble, None), Cause::Closed);
         assert_eq!(Cause::of_a_run(&[], Some(9)).gap(), GapReason::CaptureDied);
     }
 

@@ -5,7 +5,9 @@
 
 use std::{
     collections::VecDeque,
+    fs,
     os::unix::process::ExitStatusExt,
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -25,8 +27,9 @@ use crate::{
         clock::StepWatch,
         control::{Phase, Problem},
         diagnosis::{Cause, SECRET_MISSING},
+        fmp4::parse_init,
         segment::GapReason,
-        spool::RunnerReport,
+        spool::{self, RunnerReport},
     },
     report::Reporter,
 };
@@ -59,6 +62,8 @@ pub enum Ended {
 enum Stop {
     Told(GapReason, String),
     Failed(Cause),
+    /// The camera sends something else than when it was probed.
+    Changed,
 }
 
 /// Runs captures, one after the other.
@@ -89,6 +94,7 @@ impl<'a> Capture<'a> {
             }
         });
         let reporter = self.reporter;
+        let remembered = self.remembers(order);
         let probe = tokio::select! {
             probe = self.probe(order) => probe,
             () = until_other_order(order, told, reporter) => return Ended::Told,
@@ -116,6 +122,7 @@ impl<'a> Capture<'a> {
         };
         tracing::info!(session = %session.id(), video = %probe.info, "capturing {}", order.address);
         let mut watching = Watching::new(&mut child, session.id(), probe);
+        watching.unchecked = remembered.then(|| session.rendition().join(spool::INIT_FILE));
         let stop = watching.until_stop(order, told, self.reporter, &mut child, shutdown).await;
         // Whatever the reason, the process is reaped and its last segment finished before anything else starts.
         if let Err(error) = child::stop(&mut child).await {
@@ -134,6 +141,10 @@ impl<'a> Capture<'a> {
                 }
                 (Ended::Failed { refused_login: cause.is_refused_login(), captured }, reason, detail)
             }
+            Stop::Changed => {
+                self.known = None;
+                (Ended::Told, GapReason::Reconfigured, "the camera sends another picture than before".to_owned())
+            }
         };
         tracing::info!(session = %session.id(), "capture ended: {detail}");
         if let Err(error) = session.end(reason, detail) {
@@ -143,11 +154,16 @@ impl<'a> Capture<'a> {
         ended
     }
 
-    async fn probe(&mut self, order: &Order) -> Result<Probe, probe::Failed> {
-        if let Some((_, probe)) = self.known.as_ref().filter(|(of, _)| {
-            // Segment length is no matter of the camera.
+    /// Is it known what this camera sends?
+    fn remembers(&self, order: &Order) -> bool {
+        // Segment length is no matter of the camera.
+        self.known.as_ref().is_some_and(|(of, _)| {
             (&of.address, of.transport, &of.credentials) == (&order.address, order.transport, &order.credentials)
-        }) {
+        })
+    }
+
+    async fn probe(&mut self, order: &Order) -> Result<Probe, probe::Failed> {
+        if let Some((_, probe)) = self.known.as_ref().filter(|_| self.remembers(order)) {
             return Ok(probe.clone());
         }
         let probe = probe::probe(&self.args.ffprobe, order).await?;
@@ -210,6 +226,8 @@ struct Watching {
     steps: StepWatch,
     /// Media time written; none before the first picture.
     media_us: Option<i64>,
+    /// The init section to come, where the probe is an older one: a camera that restarts may send something else.
+    unchecked: Option<PathBuf>,
 }
 
 impl Watching {
@@ -225,6 +243,7 @@ impl Watching {
             begun: Instant::now(),
             steps: StepWatch::default(),
             media_us: None,
+            unchecked: None,
         }
     }
 
@@ -252,6 +271,7 @@ impl Watching {
                         match self.advance(progress, reporter) {
                             Some(Advance::Moved) => deadline = tokio::time::Instant::now() + HUNG,
                             Some(Advance::Jumped) => return Stop::Failed(Cause::ClockStep),
+                            Some(Advance::Changed) => return Stop::Changed,
                             None => {}
                         }
                     },
@@ -312,9 +332,21 @@ impl Watching {
             report.frames = progress.frames;
             report.out_time_us = media_us;
         });
+        if self.is_another_picture() {
+            return Some(Advance::Changed);
+        }
         let monotonic_us = i64::try_from(self.begun.elapsed().as_micros()).unwrap_or(i64::MAX);
         let jumped = self.steps.jumped(monotonic_us, media_us, Timestamp::now().as_microsecond());
         Some(if jumped { Advance::Jumped } else { Advance::Moved })
+    }
+
+    /// Once the init section is there: does it say something else than the probe? ffmpeg makes the file long before it
+    /// writes it.
+    fn is_another_picture(&mut self) -> bool {
+        let Some(bytes) = self.unchecked.as_ref().and_then(|file| fs::read(file).ok()) else { return false };
+        let Ok(init) = parse_init(&bytes) else { return false };
+        self.unchecked = None;
+        !self.probe.describes(&init)
     }
 
     /// Why ffmpeg ended by itself.
@@ -337,4 +369,5 @@ impl Watching {
 enum Advance {
     Moved,
     Jumped,
+    Changed,
 }

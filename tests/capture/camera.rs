@@ -26,6 +26,8 @@ pub enum Clip {
     H264WithSound,
     /// H.265, 10 fps, a keyframe each second.
     H265Silent,
+    /// What [`Clip::H264WithSound`] becomes when somebody sets the camera to H.265: under the same address.
+    ReplacedByH265,
 }
 
 pub struct Camera {
@@ -36,8 +38,18 @@ pub struct Camera {
 
 impl Camera {
     pub fn start(clip: Clip) -> Self {
+        Self::start_at(free_port(), clip)
+    }
+
+    /// The same camera, set up otherwise.
+    pub fn restart(mut self, clip: Clip) -> Self {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+        Self::start_at(self.port, clip)
+    }
+
+    fn start_at(port: u16, clip: Clip) -> Self {
         let (folder, name) = clip_file(clip);
-        let port = free_port();
         let server = Command::new(program())
             .env("CAMERA_USERNAME", USERNAME)
             .env("CAMERA_PASSWORD", PASSWORD)
@@ -151,6 +163,13 @@ fn clip_file(clip: Clip) -> (PathBuf, &'static str) {
                 encode(file, &[], &["-c:v", "libx265", "-preset", "ultrafast", "-x265-params", parameters]);
             });
             "capture-h265"
+        }
+        Clip::ReplacedByH265 => {
+            let (source, name) = clip_file(Clip::H265Silent);
+            let (replaced, h264) = (folder.join("replaced"), clip_file(Clip::H264WithSound).1);
+            std::fs::create_dir_all(&replaced).expect("a folder");
+            std::fs::copy(source.join(format!("{name}.ts")), replaced.join(format!("{h264}.ts"))).expect("copied");
+            return (replaced, h264);
         }
     };
     (folder.to_owned(), name)

@@ -107,6 +107,51 @@ fn b4_a_camera_that_hangs_is_noticed_within_8_s_and_recorded_5_s_after_its_retur
     assert_eq!(end.reason, GapReason::CameraHung);
 }
 
+/// A camera that was set to H.265 was recorded with what was known of its H.264: without the tag that Apple's players want,
+/// and called H.264 in status for ever.
+#[test]
+fn b4_a_camera_that_sends_another_picture_after_a_restart_is_probed_again() {
+    let camera = Camera::start(Clip::H264WithSound);
+    let mut pod = CapturePod::new(&camera.url());
+    pod.start_runner();
+    let first = pod.await_segments(1, START);
+    let _camera = camera.restart(Clip::ReplacedByH265);
+    let report = pod.await_report("the other picture", START, |report| {
+        report.phase == Phase::Running && report.video.as_ref().is_some_and(|video| video.codec == "hevc")
+    });
+    assert_eq!(report.video.expect("probed").to_string(), "hevc 320x180 10fps");
+    let last = report.session.expect("it runs");
+    assert!(last > first);
+    pod.await_segments(1, START);
+    let init = fs::read(pod.path(&format!("spool/{last}/source/init.mp4"))).expect("an init section");
+    assert!(init.windows(4).any(|word| word == b"hvc1"), "tagged for Apple");
+    let end = pod.session_file(first).and_then(|file| file.ended).expect("it ended");
+    assert_eq!(end.reason, GapReason::CameraUnreachable, "{end:?}");
+}
+
+/// A port that answers with noise, and one that nobody listens on: each has its name, none has a session.
+#[test]
+fn b3_a_camera_that_sends_garbage_or_refuses_is_named() {
+    let noise = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = noise.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        for stream in noise.incoming().flatten() {
+            let mut stream = stream;
+            let _ = std::io::Write::write_all(&mut stream, &[0xf3_u8; 4096]);
+        }
+    });
+    let refusing = crate::camera::free_port();
+    for (port, reason) in [(address.port(), "BadStream"), (refusing, "CameraUnreachable")] {
+        let mut pod = CapturePod::new(&format!("rtsp://127.0.0.1:{port}/live"));
+        pod.start_runner();
+        let report = pod.await_phase(Phase::Failing, START);
+        let problem = report.problem.expect("a problem");
+        assert_eq!(problem.reason, reason, "{problem:?}");
+        assert!(problem.message.is_ascii() && problem.message.len() < 300, "{problem:?}");
+        assert!(pod.sessions().is_empty(), "{:?}", pod.sessions());
+    }
+}
+
 #[test]
 fn a_wrong_password_is_named_and_never_shown_and_the_right_one_is_taken_up() {
     const WRONG: &str = "wr0ng&secret";
