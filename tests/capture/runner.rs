@@ -140,7 +140,7 @@ fn b3_a_camera_that_sends_garbage_or_refuses_is_named() {
             let _ = std::io::Write::write_all(&mut stream, &[0xf3_u8; 4096]);
         }
     });
-    let refusing = crate::camera::free_port();
+    let refusing = crate::tools::free_port();
     for (port, reason) in [(address.port(), "BadStream"), (refusing, "CameraUnreachable")] {
         let mut pod = CapturePod::new(&format!("rtsp://127.0.0.1:{port}/live"));
         pod.start_runner();

@@ -97,15 +97,15 @@ pub fn processes(fits: impl Fn(&[&str], &str) -> bool) -> Vec<Pid> {
         .collect()
 }
 
-/// Processes of a pod that run this program.
-fn in_pod(pod: &str, namespace: &str, program: &str) -> Vec<Pid> {
+/// Processes of a pod that run this program; at least one.
+pub fn in_pod(pod: &str, namespace: &str, program: &str) -> Vec<Pid> {
     let uid = text(&get("pod", namespace, pod).expect("exists"), "/metadata/uid");
     let found = processes(|words, groups| groups.contains(&uid) && words[0].ends_with(program));
     assert!(!found.is_empty(), "no {program} runs in pod {pod}");
     found
 }
 
-fn signal(processes: &[Pid], what: Signal) {
+pub fn signal(processes: &[Pid], what: Signal) {
     for process in processes {
         kill_process(*process, what).expect("it runs, and we are root");
     }

@@ -1,12 +1,14 @@
 // Watches a camera on the page of a running gateway, as a person would, and prints what was seen as one line of JSON. For
 // the end-to-end tests, whose cameras burn their frame number into the picture (images/camera/make-clips).
 //
-//   node ui/test/watch.js URL PASSWORD '#/namespace/camera[/range/FROM/TO]' SECONDS [SCREENSHOT]
+//   node ui/test/watch.js URL PASSWORD '#/namespace/camera[/range/FROM/TO]' SECONDS [QUALITY,QUALITY…] [SCREENSHOT]
+//
+// Qualities are chosen one after the other, evenly over the time.
 
 import { chromium } from 'playwright-core';
 import { Visit } from './visit.js';
 
-const [url, password, hash, seconds, screenshot] = process.argv.slice(2);
+const [url, password, hash, seconds, qualities = '', screenshot] = process.argv.slice(2);
 const browser = await chromium.launch({
   executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
   args: ['--no-sandbox', '--disable-gpu', '--disable-background-networking', '--autoplay-policy=no-user-gesture-required'],
@@ -22,7 +24,13 @@ try {
   const beforeLogin = asked.filter((path) => /^\/(hls|live|media)\//.test(path));
   await visit.signIn(password);
   await visit.plays();
-  const seen = await page.evaluate(watch, Number(seconds));
+  const watching = page.evaluate(watch, Number(seconds));
+  const choices = qualities.split(',').filter(Boolean);
+  for (const quality of choices) {
+    await page.selectOption('#quality', quality);
+    await page.waitForTimeout((Number(seconds) * 1000) / (choices.length + 0.5));
+  }
+  const seen = await watching;
   if (screenshot) await page.screenshot({ path: screenshot });
   console.log(JSON.stringify({ ...seen, beforeLogin, complaints: visit.complaints }));
 } finally {
@@ -36,7 +44,8 @@ function watch(seconds) {
   const canvas = new OffscreenCanvas(blocks * side, side);
   const strip = canvas.getContext('2d', { willReadFrequently: true });
   const number = () => {
-    strip.drawImage(video, 0, 0, blocks * side, side, 0, 0, blocks * side, side);
+    // In parts of the picture: a smaller rendition shows the same.
+    strip.drawImage(video, 0, 0, video.videoWidth * 4 / 5, video.videoHeight * 4 / 45, 0, 0, blocks * side, side);
     let value = 0;
     for (let block = 0; block < blocks; block++) {
       const { data } = strip.getImageData(block * side + side / 2 - 4, side / 2 - 4, 8, 8);
@@ -49,12 +58,16 @@ function watch(seconds) {
   return new Promise((resolve) => {
     const frames = [];
     const moments = [];
+    const heights = [];
+    const media = [];
     const began = performance.now();
-    const next = () => {
+    const next = (_, { mediaTime }) => {
+      media.push(mediaTime);
       frames.push(number());
+      if (heights.at(-1) !== video.videoHeight) heights.push(video.videoHeight);
       moments.push(document.querySelector('#clock').dateTime);
       if (performance.now() - began < seconds * 1000) return video.requestVideoFrameCallback(next);
-      resolve({ frames, moments, seconds: (performance.now() - began) / 1000 });
+      resolve({ frames, heights, moments, media, seconds: (performance.now() - began) / 1000 });
     };
     video.requestVideoFrameCallback(next);
   });

@@ -1,0 +1,225 @@
+//! The ladder (rows K2, V9): a small picture beside the camera's own, made in the capture pod and never in its way.
+
+use std::{sync::OnceLock, time::Duration};
+
+use jiff::Timestamp;
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::{
+    footage::media,
+    frames::{breaks, play, widest_audio_gap},
+    kube::{apply, eventually, get, kubectl, list, text, wait_condition},
+    t2_replayed::watch_and_choose,
+    t5_faults::{in_pod, signal},
+    world::{
+        CLIP_25_FPS, SYSTEM, USER, admin, camera, capture_pod, gateway, http_get, incarnation, pipeline, remove, world,
+    },
+};
+
+const MINUTE: Duration = Duration::from_secs(60);
+const NAME: &str = "ladder";
+/// A quarter of the pixels of the camera's 640 × 360.
+const LOW: &str = "low";
+
+fn with_bitrate(kbps: u32) -> String {
+    let more =
+        format!("  transcode: {{sidecar: {{renditions: [{{name: {LOW}, height: 180, videoBitrateKbps: {kbps}}}]}}}}\n");
+    pipeline(NAME, &format!("[{NAME}]"), &more)
+}
+
+/// A camera with a ladder; since when there is a small picture.
+fn laddered() -> Timestamp {
+    static SINCE: OnceLock<Timestamp> = OnceLock::new();
+    let since = *SINCE.get_or_init(|| {
+        world();
+        apply(&camera(NAME, &format!("rtsp://camera.{USER}.svc:8554/h264"), "camera-login"));
+        apply(&with_bitrate(150));
+        wait_condition(("camera", USER, NAME), "Capturing", "True", "", 2 * MINUTE);
+        wait_condition(("pipeline", USER, NAME), "Transcoding", "True", "", MINUTE);
+        Timestamp::now()
+    });
+    wait_condition(("pipeline", USER, NAME), "Transcoding", "True", "", 2 * MINUTE);
+    since
+}
+
+/// A playlist of a range, in a rendition.
+fn range(kind: &str, from: Timestamp, to: Timestamp, rendition: &str) -> String {
+    format!("/hls/{USER}/{NAME}/{kind}.m3u8?start={from}&end={to}&rendition={rendition}")
+}
+
+/// The small picture's playlist once it has all of the range and nothing of it is lacking.
+fn complete(from: Timestamp, to: Timestamp) -> m3u8_rs::MediaPlaylist {
+    eventually("the small picture of all of it", 2 * MINUTE, || {
+        let (status, body) = http_get(&range("replay", from, to, LOW));
+        let said = String::from_utf8_lossy(&body).into_owned();
+        if status != 200 || said.contains("#EXT-X-GAP") {
+            return Err(format!("{status}: {said}"));
+        }
+        let list = m3u8_rs::parse_media_playlist_res(&body).map_err(|error| format!("{error:?}"))?;
+        let seconds: f32 = list.segments.iter().map(|segment| segment.duration).sum();
+        let wanted = to.duration_since(from).as_secs_f32();
+        if seconds >= wanted { Ok(list) } else { Err(format!("{seconds} of {wanted} s")) }
+    })
+}
+
+/// K2, V9: every participant has a queue; the small picture has frame for frame what the camera's own has, and its sound;
+/// the master playlist says what a player chooses by.
+#[test]
+fn k2_v9_the_small_picture_has_every_frame_and_the_sound() {
+    let from = laddered();
+    let pod = capture_pod(NAME).expect("one pod");
+    let containers: Vec<_> = pod["spec"]["containers"].as_array().expect("containers").iter().collect();
+    assert_eq!(containers.len(), 3, "{containers:?}");
+    let status = get("pipeline", USER, NAME).expect("exists");
+    let instances = status["status"]["instances"].as_array().expect("instances").clone();
+    let queues = kubectl(&[
+        "-n",
+        SYSTEM,
+        "exec",
+        "dsn-rabbitmq-0",
+        "--",
+        "rabbitmqctl",
+        "-q",
+        "-p",
+        "dsn",
+        "list_queues",
+        "name",
+    ]);
+    for role in ["capture", "transcoder"] {
+        let rows: Vec<_> = instances.iter().filter(|row| row["role"] == role).collect();
+        assert!(rows.len() == 1 && rows[0]["state"] == "Running", "{role}: {instances:?}");
+        assert!(queues.contains(&format!("dsn.ctl.{}", text(rows[0], "/uid"))), "{role}: {queues}");
+    }
+
+    std::thread::sleep(Duration::try_from(from + Duration::from_secs(40) - Timestamp::now()).unwrap_or_default());
+    let to = from + Duration::from_secs(32);
+    complete(from, to);
+    let small = play(&gateway(&range("replay", from, to, LOW)), &admin(), None);
+    let own = play(&gateway(&range("replay", from, to, "source")), &admin(), None);
+    assert_eq!(small.codecs, ["h264", "aac"]);
+    assert!(breaks(&small.frames, CLIP_25_FPS).is_empty(), "{:?}", breaks(&small.frames, CLIP_25_FPS));
+    assert_eq!(small.frames, own.frames);
+    assert!(small.audio.len() == own.audio.len() && widest_audio_gap(&small.audio) < 0.1);
+
+    let (_, master) = http_get(&range("master", from, to, "source"));
+    let master = m3u8_rs::parse_master_playlist_res(&master).expect("a master playlist");
+    let [own, small] = master.variants.as_slice() else { panic!("{master:?}") };
+    let size = |variant: &m3u8_rs::VariantStream| variant.resolution.map(|r| (r.width, r.height));
+    assert_eq!((size(own), size(small)), (Some((640, 360)), Some((320, 180))));
+    assert!(small.bandwidth < own.bandwidth && small.bandwidth > 64_000, "{master:?}");
+    for variant in [own, small] {
+        assert_eq!(variant.frame_rate, Some(25.0));
+        let codecs = variant.codecs.as_deref().unwrap_or_default();
+        assert!(codecs.starts_with("avc1.") && codecs.ends_with(",mp4a.40.2"), "{codecs}");
+        let (status, _) = http_get(&format!("/hls/{USER}/{NAME}/{}", variant.uri));
+        assert_eq!(status, 200, "{}", variant.uri);
+    }
+}
+
+/// K4: another bit rate reaches the transcoder by message, and is that of the segments from then on.
+#[test]
+fn k4_another_bit_rate_goes_by_message() {
+    laddered();
+    let before = incarnation(&capture_pod(NAME).expect("one pod"));
+    let rate = || {
+        let now = Timestamp::now();
+        let (status, body) = http_get(&range("replay", now - Duration::from_secs(30), now, LOW));
+        let list = m3u8_rs::parse_media_playlist_res(&body).map_err(|_| format!("{status}"))?;
+        let last = list.segments.iter().rfind(|segment| segment.unknown_tags.is_empty()).ok_or("no segment")?;
+        Ok::<_, String>(media(&last.uri).len() as f32 * 8.0 / 1000.0 / last.duration)
+    };
+    let first = eventually("a segment", MINUTE, rate);
+    // The sound is 64 kbit/s of it.
+    assert!(first < 280.0, "{first} kbit/s");
+    apply(&with_bitrate(600));
+    eventually("segments of the new bit rate", MINUTE, || match rate()? {
+        rate if rate > first * 1.5 => Ok(()),
+        rate => Err(format!("{rate} after {first} kbit/s")),
+    });
+    assert_eq!(incarnation(&capture_pod(NAME).expect("one pod")), before, "the pod was touched");
+}
+
+/// B3: a transcoder that is killed leaves the camera's own picture alone, and makes up for what it missed.
+#[test]
+fn b3_a_killed_transcoder_costs_nothing() {
+    laddered();
+    let from = Timestamp::now();
+    let pod = text(&capture_pod(NAME).expect("one pod"), "/metadata/name");
+    let transcoders = || {
+        let all = in_pod(&pod, USER, "dsn");
+        let role = |pid: &rustix::process::Pid| {
+            let line = std::fs::read_to_string(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
+            line.split('\0').nth(1) == Some("transcoder")
+        };
+        all.into_iter().filter(role).collect::<Vec<_>>()
+    };
+    assert_eq!(transcoders().len(), 1);
+    signal(&transcoders(), Signal::KILL);
+    eventually("a transcoder again", MINUTE, || if transcoders().len() == 1 { Ok(()) } else { Err("none") });
+    std::thread::sleep(Duration::from_secs(15));
+    let to = Timestamp::now();
+    std::thread::sleep(Duration::from_secs(10));
+    complete(from, to);
+    for rendition in ["source", LOW] {
+        let seen = play(&gateway(&range("replay", from, to, rendition)), &admin(), None);
+        let wrong = breaks(&seen.frames, CLIP_25_FPS);
+        assert!(wrong.is_empty(), "{rendition}: {wrong:?}");
+    }
+    wait_condition(("pipeline", USER, NAME), "Transcoding", "True", "", MINUTE);
+}
+
+/// V9: a viewer who chooses another picture in the middle sees neither a jump nor a hole.
+#[test]
+fn v9_changing_the_picture_in_a_browser_does_not_jump() {
+    laddered();
+    let shown = watch_and_choose(&format!("#/{USER}/{NAME}"), 30, &["source", LOW, "source"]);
+    assert!(shown.heights.contains(&180) && shown.heights.contains(&360), "{:?}", shown.heights);
+}
+
+/// K2: without `transcode` the transcoder, its queue and its condition are gone; the footage stays.
+#[test]
+fn z_k2_a_ladder_that_is_taken_away_leaves_its_footage() {
+    let from = laddered();
+    let to = Timestamp::now() - Duration::from_secs(30);
+    let queues = || {
+        kubectl(&[
+            "-n",
+            SYSTEM,
+            "exec",
+            "dsn-rabbitmq-0",
+            "--",
+            "rabbitmqctl",
+            "-q",
+            "-p",
+            "dsn",
+            "list_queues",
+            "name",
+        ])
+    };
+    let row = |role: &str| {
+        let rows = get("pipeline", USER, NAME).expect("exists")["status"]["instances"].clone();
+        rows.as_array().and_then(|rows| rows.iter().find(|row| row["role"] == role).cloned())
+    };
+    let queue = format!("dsn.ctl.{}", text(&row("transcoder").expect("a transcoder"), "/uid"));
+    apply(&pipeline(NAME, &format!("[{NAME}]"), ""));
+    eventually("a pod without a transcoder, and no queue", 2 * MINUTE, || {
+        let pod = capture_pod(NAME)?;
+        let containers = pod["spec"]["containers"].as_array().map_or(0, Vec::len);
+        let condition = &get("pipeline", USER, NAME).expect("exists")["status"]["conditions"];
+        let said = condition.as_array().is_some_and(|all| all.iter().any(|c| c["type"] == "Transcoding"));
+        let there = queues().contains(&queue);
+        if containers == 2 && !said && !there && row("transcoder").is_none() {
+            Ok(())
+        } else {
+            Err(format!("{containers} containers, condition: {said}, queue: {there}"))
+        }
+    });
+    wait_condition(("camera", USER, NAME), "Capturing", "True", "", MINUTE);
+    let (status, body) = http_get(&range("replay", from, to, LOW));
+    assert_eq!(status, 200, "{}", String::from_utf8_lossy(&body));
+    let pods: Vec<Value> = list("pods", USER, &format!("dsn.network/camera={NAME}"));
+    assert!(!pods.is_empty());
+    remove("pipeline", NAME);
+    remove("camera", NAME);
+}
