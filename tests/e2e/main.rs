@@ -17,7 +17,7 @@ mod t3_stored;
 mod t4_gitops;
 mod t4_steered;
 mod t5_faults;
-mod t5_secrets;
 mod t5_ladder;
+mod t5_secrets;
 mod t5_survived;
 mod t6_removed;

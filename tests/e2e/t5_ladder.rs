@@ -156,7 +156,7 @@ fn b3_a_killed_transcoder_costs_nothing() {
     };
     assert_eq!(transcoders().len(), 1);
     signal(&transcoders(), Signal::KILL);
-    eventually("a transcoder again", MINUTE, || if transcoders().len() == 1 { Ok(()) } else { Err("none") });
+    eventually("a transcoder again", MINUTE, || if transcoders().len() == 1 { Ok(()) } else { Err("none".to_owned()) });
     std::thread::sleep(Duration::from_secs(15));
     let to = Timestamp::now();
     std::thread::sleep(Duration::from_secs(10));

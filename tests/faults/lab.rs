@@ -197,9 +197,10 @@ impl<'a> Lab<'a> {
         rows.as_array().cloned().unwrap_or_default()
     }
 
-    /// Waits until the state is this one and nothing is written any more.
+    /// Waits until the state is this one and nothing is written any more: seconds, but for a queue whose Pipeline went
+    /// while no operator looked; the sweep lets five minutes pass between its two looks.
     pub fn settles_at(&self, wanted: &BTreeMap<String, Value>, what: &str) {
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_secs(420);
         loop {
             self.revive();
             let state = self.state();
@@ -207,7 +208,7 @@ impl<'a> Lab<'a> {
                 return;
             }
             assert!(Instant::now() < deadline, "{what}: {}\n{}", difference(wanted, &state), self.log());
-            std::thread::sleep(Duration::from_millis(200));
+            std::thread::sleep(Duration::from_millis(300));
         }
     }
 
