@@ -92,13 +92,18 @@ impl Drop for RabbitMq {
             let _ = kill_process_group(group, Signal::KILL);
         }
         let _ = self.server.wait();
-        // Its name server is a daemon of its own; this one is ours alone, by its port.
-        let _ = Command::new("epmd")
-            .args(["-port", &self.epmd_port.to_string(), "-kill"])
-            .env("ERL_EPMD_ADDRESS", "127.0.0.1")
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status();
+        // Its name server is a daemon of its own; this one is ours alone, by its port. It does not go while it knows of a
+        // node, and it takes a moment to see that there is none any more.
+        for _ in 0..20 {
+            let said = Command::new("epmd")
+                .args(["-port", &self.epmd_port.to_string(), "-kill"])
+                .env("ERL_EPMD_ADDRESS", "127.0.0.1")
+                .output();
+            if said.is_ok_and(|said| !String::from_utf8_lossy(&said.stdout).contains("living nodes")) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
     }
 }
 
