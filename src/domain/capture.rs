@@ -186,6 +186,11 @@ pub fn arguments(spec: &CaptureSpec, url: &str) -> Vec<String> {
         "fmp4",
         "-hls_fmp4_init_filename",
         spool::INIT_FILE,
+        // Trap: without it each track counts from its own beginning and the init section says by how much they differ, in
+        // an edit list that browsers ignore. A camera's sound comes at once, its picture with the next keyframe: it was
+        // shown up to a keyframe interval too early.
+        "-hls_segment_options",
+        "movflags=+frag_discont",
         "-hls_flags",
         "temp_file+independent_segments+program_date_time+omit_endlist",
         "-hls_segment_filename",

@@ -107,6 +107,31 @@ fn b4_a_camera_that_hangs_is_noticed_within_8_s_and_recorded_5_s_after_its_retur
     assert_eq!(end.reason, GapReason::CameraHung);
 }
 
+/// Browsers ignore edit lists: what these say apart, picture and sound are apart in a browser. A camera's sound comes at
+/// once and its picture with the next keyframe; the picture was shown up to a keyframe interval too early.
+#[test]
+fn v1_picture_and_sound_are_together_without_the_edit_list() {
+    let camera = Camera::start(Clip::H264WithSound);
+    let mut pod = CapturePod::new(&camera.url());
+    pod.start_runner();
+    let session = pod.await_segments(2, START);
+    let init = fs::read(pod.path(&format!("spool/{session}/source/init.mp4"))).expect("an init section");
+    let file = pod.path("one.mp4");
+    fs::write(&file, [init, pod.segments(session).remove(&1).expect("a segment")].concat()).expect("writes");
+    let starts = |ignore: &str| -> Vec<f64> {
+        let output = std::process::Command::new("ffprobe")
+            .args(["-v", "error", "-ignore_editlist", ignore, "-show_entries", "stream=start_time", "-of", "csv=p=0"])
+            .arg(&file)
+            .output()
+            .expect("ffprobe runs");
+        String::from_utf8_lossy(&output.stdout).lines().map(|line| line.trim().parse().expect("seconds")).collect()
+    };
+    let (browser, ffmpeg) = (starts("1"), starts("0"));
+    assert_eq!((browser.len(), &browser), (2, &ffmpeg));
+    // The cut is at a keyframe of the picture, and at the next packet of the sound.
+    assert!((browser[0] - browser[1]).abs() < 0.2, "{browser:?}");
+}
+
 /// A camera that was set to H.265 was recorded with what was known of its H.264: without the tag that Apple's players want,
 /// and called H.264 in status for ever.
 #[test]
