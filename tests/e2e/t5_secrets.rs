@@ -23,7 +23,9 @@ fn secrets() -> BTreeMap<String, Vec<String>> {
         for secret in
             list("secrets", namespace, "").iter().filter(|secret| text(secret, "/type") != "helm.sh/release.v1")
         {
-            for (key, encoded) in secret["data"].as_object().into_iter().flatten() {
+            // Peer ids are public: they name the nodes.
+            let values = secret["data"].as_object().into_iter().flatten().filter(|(key, _)| !key.ends_with("-id"));
+            for (key, encoded) in values {
                 let decoded = base64.decode(encoded.as_str().unwrap_or_default()).expect("base64");
                 let Ok(value) = String::from_utf8(decoded) else { continue };
                 let value = value.trim().to_owned();
@@ -46,7 +48,12 @@ fn places() -> Vec<(String, String)> {
     let mut places = Vec::new();
     for namespace in [SYSTEM, USER] {
         let kinds = "pods,deployments,statefulsets,configmaps,services,events,pl,cam,sn,leases,persistentvolumeclaims";
-        places.push((format!("objects of {namespace}"), kubectl(&["-n", namespace, "get", kinds, "-o", "json"])));
+        let objects: Value =
+            serde_json::from_str(&kubectl(&["-n", namespace, "get", kinds, "-o", "json"])).expect("JSON");
+        // The camera server is the test's own, and is given its password openly.
+        let ours = objects["items"].as_array().expect("a list").iter().map(Value::to_string);
+        let ours: Vec<_> = ours.filter(|object| !object.contains("CAMERA_PASSWORD")).collect();
+        places.push((format!("objects of {namespace}"), ours.concat()));
         for pod in list("pods", namespace, "") {
             let name = text(&pod, "/metadata/name");
             let mut containers: Vec<&Value> = pod["spec"]["containers"].as_array().into_iter().flatten().collect();
@@ -75,7 +82,7 @@ fn places() -> Vec<(String, String)> {
         };
         let (arguments, environment) = (read("cmdline"), read("environ"));
         let program = arguments.split(' ').next().unwrap_or_default().to_owned();
-        // The camera server is the test's own. ffmpeg must be given the camera's password, and nobody else sees its
+        // ffmpeg must be given the camera's password, and nobody else sees its
         // arguments: its container shares no process namespace.
         if environment.contains("CAMERA_PASSWORD=") {
             continue;

@@ -65,7 +65,9 @@ function watch(seconds) {
       media.push(mediaTime);
       frames.push(number());
       if (heights.at(-1) !== video.videoHeight) heights.push(video.videoHeight);
-      moments.push(document.querySelector('#clock').dateTime);
+      // Empty while another quality takes over.
+      const { dateTime } = document.querySelector('#clock');
+      if (dateTime) moments.push(dateTime);
       if (performance.now() - began < seconds * 1000) return video.requestVideoFrameCallback(next);
       resolve({ frames, heights, moments, media, seconds: (performance.now() - began) / 1000 });
     };
