@@ -1,8 +1,8 @@
 //! What ffmpeg is told for one segment: all renditions from one decode, the audio as it is.
 //!
 //! Measured with ffmpeg 5.1: equal numbers of frames, decode times equal to the source's to the tick in every rendition
-//! and continuous over segments. ffprobe shows the picture 23 ms early all the same: the source's init section carries an
-//! edit list (an empty edit of the AAC encoder's delay) that the renditions' do not; browsers ignore it in both.
+//! and continuous over segments. Source and renditions are written without offsets in edit lists (`frag_discont`), so
+//! that players that ignore those agree with players that do not.
 
 use super::Rendition;
 use crate::domain::{ladder::MAX_RENDITIONS, spool};
