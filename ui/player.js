@@ -98,7 +98,12 @@ export class Player {
 
   /** Wall-clock time of the picture, or null. */
   get moment() {
-    if (this.#hls) return momentAt(this.#fragments, this.#video.currentTime);
+    if (this.#hls) {
+      // All renditions have the same times; the one that takes over may not list this moment yet.
+      const lists = [this.#fragments, ...this.#hls.levels.map(({ details }) => details?.fragments ?? [])];
+      const moments = lists.map((fragments) => momentAt(fragments, this.#video.currentTime));
+      return moments.find((moment) => moment !== null) ?? null;
+    }
     const zero = this.#video.getStartDate?.().getTime();
     return zero ? zero + this.#video.currentTime * SECOND : null;
   }

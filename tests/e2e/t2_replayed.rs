@@ -77,6 +77,26 @@ pub struct Shown {
     complaints: Vec<String>,
 }
 
+impl Shown {
+    /// By how many pictures the one on the screen is ahead of the time in the media: the median of each third of the
+    /// time, since what is drawn and what is reported differ now and then on a busy machine. A jump would stay.
+    fn ahead(&self) -> Vec<f64> {
+        let clip = f64::from(CLIP_25_FPS);
+        let ahead = |(frame, time): (&u16, &f64)| f64::from(*frame) - time * 25.0;
+        let all: Vec<f64> = self.frames.iter().zip(&self.media).map(ahead).collect();
+        // The numbers begin anew with the clip.
+        let near = |value: &f64| (value - all[0] + clip / 2.0).rem_euclid(clip) - clip / 2.0;
+        let near: Vec<f64> = all.iter().map(near).collect();
+        near.chunks(near.len().div_ceil(3))
+            .map(|third| {
+                let mut sorted = third.to_vec();
+                sorted.sort_by(f64::total_cmp);
+                sorted[sorted.len() / 2]
+            })
+            .collect()
+    }
+}
+
 /// Watches a place of the page in headless Chromium.
 fn watch(place: &str, seconds: u8) -> Shown {
     watch_and_choose(place, seconds, &[])
@@ -93,14 +113,11 @@ pub fn watch_and_choose(place: &str, seconds: u8, qualities: &[&str]) -> Shown {
     let shown: Shown = serde_json::from_slice(&printed).expect("watch.js prints what it saw");
     assert!(shown.before_login.is_empty(), "before the login: {:?}", shown.before_login);
     assert!(shown.complaints.is_empty(), "{:?}", shown.complaints);
-    // A browser leaves out pictures on a busy machine; it never shows one again or goes back, and which one it shows
-    // follows from the time in the media.
+    // A browser leaves out pictures on a busy machine; it never shows one again or goes back.
     let steps: Vec<u16> = shown.frames.windows(2).map(|pair| (pair[1] + CLIP_25_FPS - pair[0]) % CLIP_25_FPS).collect();
     assert!(steps.iter().all(|step| (1..250).contains(step)), "{steps:?}");
-    let passed: Vec<f64> = shown.media.windows(2).map(|pair| (pair[1] - pair[0]) * 25.0).collect();
-    let jumps: Vec<_> =
-        steps.iter().zip(&passed).filter(|(step, passed)| (f64::from(**step) - **passed).abs() > 1.1).collect();
-    assert!(jumps.is_empty(), "(pictures, pictures' worth of time): {jumps:?}");
+    let thirds = shown.ahead();
+    assert!(thirds.iter().all(|ahead| (ahead - thirds[0]).abs() < 1.1), "pictures against their time: {thirds:?}");
     let shown_seconds = f64::from(steps.iter().map(|step| u32::from(*step)).sum::<u32>()) / 25.0;
     let speed = shown_seconds / shown.seconds;
     assert!((0.9..1.1).contains(&speed), "{shown_seconds} s of pictures in {} s", shown.seconds);

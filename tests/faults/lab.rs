@@ -234,20 +234,18 @@ impl Drop for Lab<'_> {
 
 /// What is there and should not be, and the other way round.
 pub fn difference(wanted: &BTreeMap<String, Value>, found: &BTreeMap<String, Value>) -> String {
-    let mut out = String::new();
+    let mut lines = Vec::new();
     for (name, value) in wanted {
         match found.get(name) {
-            None => out.push_str(&format!("missing: {name}\n")),
-            Some(other) if other != value => {
-                out.push_str(&format!("{name}:\n  fresh: {value}\n  found: {other}\n"));
-            }
+            None => lines.push(format!("missing: {name}")),
+            Some(other) if other != value => lines.push(format!("{name}:\n  fresh: {value}\n  found: {other}")),
             Some(_) => {}
         }
     }
-    for name in found.keys().filter(|name| !wanted.contains_key(*name)) {
-        out.push_str(&format!("not in a fresh one: {name}\n"));
-    }
-    out
+    lines.extend(
+        found.keys().filter(|name| !wanted.contains_key(*name)).map(|name| format!("not in a fresh one: {name}")),
+    );
+    lines.join("\n")
 }
 
 /// Takes away what two clean runs do not have in common: names of namespaces, uids, keys, times and what counts up.
