@@ -37,7 +37,8 @@ try {
   await browser.close();
 }
 
-/** Every picture that is shown for a while, once it plays smoothly: its number (16 blocks of 32 × 32, white = 1), its time as the page says it. */
+/** Every picture that is shown for a while, once it plays smoothly: its number (16 blocks of 32 × 32, white = 1), its time
+ * in the media, and as the page says it. */
 function watch(seconds) {
   const video = document.querySelector('video');
   const [blocks, side] = [16, 32];
