@@ -165,24 +165,27 @@ export class Player {
       // From the best down, as people read them.
       this.#tell.qualities(hls.levels.map(nameOf).reverse());
       hls.loadLevel = this.#level;
-      // Loads the media playlist; the first segment only once the playlist says which it is.
-      hls.startLoad(-1);
-    });
-    hls.once(Hls.Events.LEVEL_LOADED, (_, { details }) => {
-      const start = source.at === undefined ? -1 : this.#start(details, source.at);
-      if (start === null) return this.#tell.outside(source);
-      if (start !== -1) {
-        hls.stopLoad();
-        hls.startLoad(start);
-        // A segment that was on its way already must not decide where the picture begins.
-        const there = () => hls === this.#hls && Math.abs(this.#video.currentTime - start) > 1;
-        const begin = () => there() && (this.#video.currentTime = start);
-        this.#video.addEventListener('loadedmetadata', begin, { once: true });
-      }
-      if (source.play !== false) this.play();
+      if (source.at === undefined) return this.#begin(source, -1);
+      // hls.js loads segments as soon as it may load a media playlist, and that says where the wanted moment is: another
+      // one is sent ahead.
+      const scout = new Hls(CONFIG);
+      scout.on(Hls.Events.ERROR, (_, data) => hls === this.#hls && this.#hlsError(data));
+      scout.once(Hls.Events.LEVEL_LOADED, (_, { details }) => {
+        scout.destroy();
+        if (hls !== this.#hls) return;
+        const start = this.#start(details, source.at);
+        if (start === null) this.#tell.outside(source);
+        else this.#begin(source, start);
+      });
+      scout.loadSource(hls.levels[0].uri);
     });
     hls.loadSource(source.url);
     hls.attachMedia(this.#video);
+  }
+
+  #begin(source, start) {
+    this.#hls.startLoad(start);
+    if (source.play !== false) this.play();
   }
 
   #start({ fragments, live }, at) {

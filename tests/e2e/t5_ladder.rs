@@ -174,6 +174,11 @@ fn b3_a_killed_transcoder_costs_nothing() {
 #[test]
 fn v9_changing_the_picture_in_a_browser_does_not_jump() {
     laddered();
+    eventually("the small picture beside the other", MINUTE, || {
+        let (status, body) = http_get(&format!("/hls/{USER}/{NAME}/live-master.m3u8"));
+        let said = String::from_utf8_lossy(&body).into_owned();
+        if said.contains(&format!("rendition={LOW}")) { Ok(()) } else { Err(format!("{status}: {said}")) }
+    });
     let shown = watch_and_choose(&format!("#/{USER}/{NAME}"), 30, &["source", LOW, "source"]);
     assert!(shown.heights.contains(&180) && shown.heights.contains(&360), "{:?}", shown.heights);
 }
