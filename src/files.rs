@@ -81,8 +81,12 @@ pub fn sync_folder(folder: &Path) -> io::Result<()> {
 ///
 /// inotify loses events on overflow and does not exist for folders that are not there yet: whoever is woken looks at
 /// everything.
+///
+/// Trap: by default a user may have 128 inotify instances on a node, and the pods of a node are one user. Where there is
+/// none left, the interval alone has to do.
 pub struct Hints {
-    watcher: RecommendedWatcher,
+    make: Box<dyn Fn() -> notify::Result<RecommendedWatcher> + Send>,
+    watcher: Option<RecommendedWatcher>,
     woken: Arc<Notify>,
     missing: Vec<(PathBuf, RecursiveMode)>,
     interval: Duration,
@@ -90,18 +94,37 @@ pub struct Hints {
 
 impl Hints {
     /// `relevant` decides by path which changes matter; it must not let through what the woken one writes itself.
-    pub fn new(interval: Duration, relevant: impl Fn(&Path) -> bool + Send + 'static) -> notify::Result<Self> {
+    pub fn new(interval: Duration, relevant: impl Fn(&Path) -> bool + Send + Sync + 'static) -> Self {
         let woken = Arc::new(Notify::new());
-        let wake = woken.clone();
-        let handler = move |event: notify::Result<Event>| match event {
-            // Reading changes nothing; a touched file has the same content.
-            Ok(event) if matches!(event.kind, EventKind::Access(_) | EventKind::Modify(ModifyKind::Metadata(_))) => {}
-            Ok(event) if !event.need_rescan() && !event.paths.iter().any(|path| relevant(path)) => {}
-            _ => wake.notify_one(),
+        let (wake, relevant) = (woken.clone(), Arc::new(relevant));
+        let make = move || {
+            let (wake, relevant) = (wake.clone(), relevant.clone());
+            let handler = move |event: notify::Result<Event>| match event {
+                // Reading changes nothing; a touched file has the same content.
+                Ok(event)
+                    if matches!(event.kind, EventKind::Access(_) | EventKind::Modify(ModifyKind::Metadata(_))) => {}
+                Ok(event) if !event.need_rescan() && !event.paths.iter().any(|path| relevant(path)) => {}
+                _ => wake.notify_one(),
+            };
+            // A hostile folder may hold links to anywhere.
+            RecommendedWatcher::new(handler, Config::default().with_follow_symlinks(false))
         };
-        // A hostile folder may hold links to anywhere.
-        let watcher = RecommendedWatcher::new(handler, Config::default().with_follow_symlinks(false))?;
-        Ok(Self { watcher, woken, missing: Vec::new(), interval })
+        Self::made_by(interval, woken, Box::new(make))
+    }
+
+    fn made_by(
+        interval: Duration,
+        woken: Arc<Notify>,
+        make: Box<dyn Fn() -> notify::Result<RecommendedWatcher> + Send>,
+    ) -> Self {
+        let watcher = make()
+            .inspect_err(|error| {
+                tracing::warn!(
+                    "no inotify, looking every {interval:?} instead (fs.inotify.max_user_instances): {error}"
+                );
+            })
+            .ok();
+        Self { make, watcher, woken, missing: Vec::new(), interval }
     }
 
     /// Adds a folder; one that does not exist is tried again at each interval.
@@ -114,13 +137,16 @@ impl Hints {
     }
 
     fn watch_missing(&mut self) {
-        let watcher = &mut self.watcher;
-        self.missing.retain(|(folder, mode)| watcher.watch(folder, *mode).is_err());
+        if let Some(watcher) = &mut self.watcher {
+            self.missing.retain(|(folder, mode)| watcher.watch(folder, *mode).is_err());
+        }
     }
 
     /// Waits for a hint or for the interval to pass.
     pub async fn wait(&mut self) {
         if tokio::time::timeout(self.interval, self.woken.notified()).await.is_err() {
+            // Another pod may have let go of its own.
+            self.watcher = self.watcher.take().or_else(|| (self.make)().ok());
             self.watch_missing();
         }
     }
@@ -144,11 +170,30 @@ mod tests {
     async fn a_change_wakes_long_before_the_interval_and_an_irrelevant_one_does_not() {
         let folder = tempfile::tempdir().expect("a folder");
         let mut hints = Hints::new(Duration::from_secs(60), |path| path.extension().is_some_and(|e| e == "json"))
-            .expect("inotify")
             .folder(folder.path(), true);
         fs::write(folder.path().join("a.tmp"), "x").expect("writes");
         assert!(tokio::time::timeout(Duration::from_millis(200), hints.wait()).await.is_err());
         replace(&folder.path().join("a.json"), b"x", false).expect("writes");
+        tokio::time::timeout(Duration::from_secs(5), hints.wait()).await.expect("woken");
+    }
+
+    #[tokio::test]
+    async fn without_inotify_the_interval_wakes_and_inotify_is_taken_up_when_there_is_some() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let left = std::sync::atomic::AtomicBool::new(false);
+        let woken = Arc::new(Notify::new());
+        let wake = woken.clone();
+        let make = move || {
+            if !left.swap(true, std::sync::atomic::Ordering::Relaxed) {
+                return Err(notify::Error::io(Errno::MFILE.into()));
+            }
+            let wake = wake.clone();
+            RecommendedWatcher::new(move |_| wake.notify_one(), Config::default())
+        };
+        let mut hints = Hints::made_by(Duration::from_millis(50), woken, Box::new(make)).folder(folder.path(), false);
+        tokio::time::timeout(Duration::from_secs(5), hints.wait()).await.expect("the interval passes");
+        hints.interval = Duration::from_secs(60);
+        fs::write(folder.path().join("a"), "x").expect("writes");
         tokio::time::timeout(Duration::from_secs(5), hints.wait()).await.expect("woken");
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! Not here: what the assignment means for ffmpeg (the runner), or where messages come from (`control`).
 
-use std::{path::Path, time::Duration};
+use std::path::Path;
 
 use super::{
     context::{Context, Part, now},
@@ -15,11 +15,8 @@ use crate::{
         id::InstanceUid,
         spool,
     },
-    files::{self, Hints},
+    files,
 };
-
-/// The kubelet brings a changed ConfigMap within a minute or so; inotify says when.
-const RESCAN: Duration = Duration::from_secs(20);
 
 /// An assignment in effect.
 #[derive(Clone, Debug, PartialEq)]
@@ -113,16 +110,16 @@ pub fn drain(context: &Context, revision: u64) -> Result<Taken, Error> {
 }
 
 /// Reads the mounted file whenever it may have changed. The first time also what the runner was told before us.
-pub async fn follow_file(context: &Context) -> Result<(), notify::Error> {
+pub async fn follow_file(context: &Context) {
     let file = &context.args.config;
     let folder = file.parent().unwrap_or(Path::new("/"));
-    let mut hints = Hints::new(RESCAN, |_| true)?.folder(folder, false);
+    let mut asked = context.to_look.listen();
     look(context, &context.args.assignment.join(spool::ASSIGNMENT_FILE));
     ladder::look(context, &context.args.assignment.join(spool::LADDER_FILE));
     loop {
         look(context, file);
         ladder::look(context, &folder.join(spool::LADDER_FILE));
-        tokio::select! { () = hints.wait() => {}, () = context.finished.cancelled() => return Ok(()) }
+        tokio::select! { _ = asked.changed() => {}, () = context.finished.cancelled() => return }
     }
 }
 

@@ -35,6 +35,8 @@ pub struct Context {
     pub metrics: Metrics,
     /// What we say of ourselves.
     pub report: watch::Sender<InstanceReport>,
+    /// The mounted assignment may have changed.
+    pub to_look: Signal,
     /// The spool may hold something new.
     pub to_scan: Signal,
     /// A segment was sealed, or must be uploaded again.
@@ -112,6 +114,7 @@ impl Context {
             live,
             metrics: Metrics::default(),
             report: watch::Sender::new(InstanceReport::default()),
+            to_look: Signal::default(),
             to_scan: Signal::default(),
             to_add: Signal::default(),
             to_announce: Signal::default(),

@@ -21,6 +21,7 @@ mod sealer;
 mod spool;
 mod trim;
 mod upload;
+mod watch;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -78,8 +79,9 @@ pub async fn run(args: Args) -> Outcome {
     let live = Live::new(&outbox.newest(LIVE_SEGMENTS).await?, |segment| spool.init_file(&segment.key));
     let context = Arc::new(Context::new(args, outbox, spool, live, shutdown));
     tokio::try_join!(
-        async { Ok(assignment::follow_file(&context).await?) },
-        async { Ok(sealer::run(context.clone()).await?) },
+        until_finished(watch::run(context.clone())),
+        until_finished(assignment::follow_file(&context)),
+        until_finished(sealer::run(context.clone())),
         until_finished(upload::run(context.clone(), true)),
         until_finished(upload::run(context.clone(), false)),
         until_finished(Box::pin(control::run(context.clone()))),

@@ -1,13 +1,13 @@
 //! From finished files to numbered segments: parse, hash, fsync, number durably, show live, wake the upload.
 //!
-//! inotify is a hint, the scan is the truth, so a restart finds everything that was left. Each file is read once. Not
+//! A hint wakes it (`watch`), the scan is the truth, so a restart finds everything that was left. Each file is read once. Not
 //! here: the numbers themselves (`domain::session`), or what happens to a sealed segment next.
 
 use std::{
     collections::{HashMap, VecDeque},
     io::{ErrorKind, Read},
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Instant, SystemTime},
 };
 
 use jiff::Timestamp;
@@ -29,12 +29,9 @@ use crate::{
         session::{Found, Numbered, SessionBook, StreamBook, break_reason},
         spool,
     },
-    files::Hints,
     telemetry,
 };
 
-/// The spool is looked at this often even without a hint.
-const RESCAN: Duration = Duration::from_secs(5);
 /// So many finished segments anchor a session when they are there at once.
 const ANCHORS: usize = 3;
 
@@ -56,15 +53,7 @@ pub(super) struct Inspected {
 }
 
 /// Seals what is finished, until the end.
-pub async fn run(context: Arc<Context>) -> Result<(), notify::Error> {
-    let mut hints = Hints::new(RESCAN, |path| {
-        // Our own outbox lies in the same volume; its writes must not wake us.
-        // Nor must what the transcoder has not finished.
-        let aside = [spool::AGENT_FOLDER, spool::LADDER_FOLDER];
-        !path.components().any(|part| aside.iter().any(|name| part.as_os_str() == *name))
-            && path.extension().is_some_and(|kind| kind == "m4s" || kind == "json")
-    })?
-    .folder(context.spool.path(), true);
+pub async fn run(context: Arc<Context>) {
     let mut asked = context.to_scan.listen();
     let mut sealer = Sealer { context: &context, damaged: HashMap::new() };
     loop {
@@ -83,9 +72,8 @@ pub async fn run(context: Arc<Context>) -> Result<(), notify::Error> {
         context.problem(Part::Spool, problem);
         context.to_report.raise();
         tokio::select! {
-            () = hints.wait() => {}
             _ = asked.changed() => {}
-            () = context.finished.cancelled() => return Ok(()),
+            () = context.finished.cancelled() => return,
         }
     }
 }

@@ -66,7 +66,7 @@ pub async fn run(args: Args) -> Outcome {
     let _alone = alone?;
     session::close_left_open(&args.spool)?;
     let (told, hears) = watch::channel(Told::read(&args.assignment, &args.credentials));
-    let hints = hints(&args.assignment, &args.credentials)?;
+    let hints = hints(&args.assignment, &args.credentials);
     tokio::select! {
         () = listen(&args, hints, &told) => {}
         () = orphans::reap() => {}
@@ -77,8 +77,8 @@ pub async fn run(args: Args) -> Outcome {
 }
 
 /// Hints about the assignment and the mounted Secret (the kubelet replaces a link beside its files).
-fn hints(assignment: &Path, credentials: &Path) -> notify::Result<Hints> {
-    Ok(Hints::new(RESCAN, |_| true)?.folder(assignment, false).folder(credentials, false))
+fn hints(assignment: &Path, credentials: &Path) -> Hints {
+    Hints::new(RESCAN, |_| true).folder(assignment, false).folder(credentials, false)
 }
 
 /// Keeps what we are told up to date.

@@ -63,7 +63,7 @@ pub async fn run(args: Args) -> Outcome {
         let source = path.parent().and_then(Path::file_name).is_some_and(|name| name == crate::domain::segment::SOURCE);
         source && path.extension().is_some_and(|kind| kind == "m4s")
     };
-    let hints = Hints::new(RESCAN, move |path| segments(path) || path.ends_with(spool::LADDER_FILE))?
+    let hints = Hints::new(RESCAN, move |path| segments(path) || path.ends_with(spool::LADDER_FILE))
         .folder(&args.spool, true)
         .folder(&args.assignment, false);
     let mut transcoder = Transcoder::new(&args, &reporter);
