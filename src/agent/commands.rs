@@ -154,12 +154,13 @@ async fn stored(context: &Context, stored: &Stored) -> Result<(), Error> {
 }
 
 async fn readd(context: &Context, readd: &Readd) -> Result<(), Error> {
-    for key in &readd.segments {
-        if context.outbox.readd(key).await? {
-            context.to_add.raise();
-        } else {
+    for wanted in &readd.segments {
+        let key = &wanted.key;
+        if !context.outbox.readd(key).await? {
             tracing::warn!(session = %key.session, seq = key.seq, "asked for a segment that was let go");
+            context.ask_about(wanted.clone());
         }
+        context.to_add.raise();
     }
     Ok(())
 }

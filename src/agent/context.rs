@@ -13,9 +13,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Args, assignment::Applied, ladder::Ladder, live::Live, metrics::Metrics, outbox::Outbox, spool::Spool};
 use crate::domain::{
-    control::{InstanceReport, Problem},
+    control::{InstanceReport, Problem, Wanted},
     segment::SegmentKey,
 };
+
+/// More segments that nobody knows are not asked about at once.
+const MAX_UNKNOWN: usize = 1_000;
 
 /// Shared by all tasks of the agent.
 pub struct Context {
@@ -53,6 +56,7 @@ pub struct Context {
     pub finished: CancellationToken,
     problems: Mutex<BTreeMap<Part, Problem>>,
     busy: Mutex<Vec<SegmentKey>>,
+    unknown: Mutex<Vec<Wanted>>,
     seen: Mutex<Seen>,
     /// Held from choosing a segment until it is taken, so that no two uploads choose the same.
     pub picking: tokio::sync::Mutex<()>,
@@ -124,6 +128,7 @@ impl Context {
             finished: CancellationToken::new(),
             problems: Mutex::default(),
             busy: Mutex::default(),
+            unknown: Mutex::default(),
             seen: Mutex::default(),
             picking: tokio::sync::Mutex::new(()),
         }
@@ -167,6 +172,20 @@ impl Context {
     /// Segments that somebody is at.
     pub fn busy(&self) -> Vec<SegmentKey> {
         lock(&self.busy).clone()
+    }
+
+    /// Notes a segment that the recorder wants and nobody here knows: storage is asked whether it is lost. Not durable,
+    /// because the recorder asks again.
+    pub fn ask_about(&self, wanted: Wanted) {
+        let mut unknown = lock(&self.unknown);
+        if unknown.len() < MAX_UNKNOWN && !unknown.contains(&wanted) {
+            unknown.push(wanted);
+        }
+    }
+
+    /// The next of those.
+    pub fn unknown(&self) -> Option<Wanted> {
+        lock(&self.unknown).pop()
     }
 
     /// What the newest segment shows of the camera.

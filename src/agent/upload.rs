@@ -23,7 +23,7 @@ use crate::{
     clients::storage_agent::{self, StorageAgent},
     domain::{
         cid::{Cid, FileDigest, FileHasher},
-        control::Problem,
+        control::{Problem, Wanted},
         name::secret_key,
         segment::{Blob, Gap, GapReason, SOURCE, Segment},
         spool::INIT_FILE,
@@ -116,9 +116,15 @@ pub async fn run(context: Arc<Context>, newest_first: bool) {
 /// Uploads one segment; `false` = nothing waits.
 async fn next(context: &Context, newest_first: bool, client: &mut Client) -> Result<bool, Error> {
     let (segment, _taken) = {
-        let _picking = context.picking.lock().await;
-        let Some(segment) = context.outbox.to_add(newest_first, &context.busy()).await? else { return Ok(false) };
+        let picking = context.picking.lock().await;
+        let Some(segment) = context.outbox.to_add(newest_first, &context.busy()).await? else {
+            let Some(wanted) = context.unknown() else { return Ok(false) };
+            drop(picking);
+            unknown(context, client, &wanted).await?;
+            return Ok(true);
+        };
         let taken = context.take(&segment.key);
+        drop(picking);
         (segment, taken)
     };
     match upload(context, client, &segment).await {
@@ -140,7 +146,8 @@ async fn next(context: &Context, newest_first: bool, client: &mut Client) -> Res
 ///
 /// Trap: a pin that is pending says nothing about the bytes. It may wait its turn behind a thousand others.
 async fn without_copy(context: &Context, client: &mut Client, segment: &Segment, why: &str) -> Result<(), Error> {
-    match is_held(&client.get(context)?, segment).await {
+    let cids = [segment.blob.cid.as_str(), segment.init.cid.as_str()];
+    match is_held(&client.get(context)?, &cids).await {
         Ok(true) => {
             context.outbox.added(&segment.key).await?;
             context.to_announce.raise();
@@ -155,10 +162,47 @@ async fn without_copy(context: &Context, client: &mut Client, segment: &Segment,
     Ok(())
 }
 
-/// Is the segment with its init section in IPFS?
-async fn is_held(agent: &StorageAgent, segment: &Segment) -> Result<bool, Error> {
-    for blob in [&segment.blob, &segment.init] {
-        let Ok(cid) = Cid::try_from(blob.cid.as_str()) else { return Ok(false) };
+/// Settles a segment that the recorder waits for and nobody here knows any more: without an answer its roll-up would never
+/// be stored, nor anything behind it.
+async fn unknown(context: &Context, client: &mut Client, wanted: &Wanted) -> Result<(), Error> {
+    let key = &wanted.key;
+    let Some(applied) = context.applied().filter(|applied| applied.assignment.stream == key.stream) else {
+        return Ok(());
+    };
+    // One that lies in the spool is sealed and announced in its turn (the outbox was lost).
+    if wanted.cids.is_empty() || context.spool.file(&segment_path(key)).is_ok() {
+        return Ok(());
+    }
+    let cids: Vec<&str> = wanted.cids.iter().map(String::as_str).collect();
+    match is_held(&client.get(context)?, &cids).await {
+        Ok(true) => {}
+        Ok(false) => {
+            tracing::warn!(session = %key.session, seq = key.seq, "a segment is lost: no storage node has it");
+            let gap = Gap {
+                stream: key.stream,
+                camera: applied.assignment.camera.uid,
+                session: key.session,
+                rendition: Some(key.rendition.clone()).filter(|rendition| rendition != SOURCE),
+                seq: Some(key.seq),
+                from: wanted.start,
+                to: wanted.end,
+                reason: GapReason::SegmentLost,
+                detail: "neither the spool nor any storage node has it".to_owned(),
+            };
+            context.outbox.forget(key, Some(&gap)).await?;
+            context.metrics.missing(&gap);
+            context.to_announce.raise();
+        }
+        // The recorder asks again.
+        Err(error) => tracing::debug!(session = %key.session, seq = key.seq, "{}", telemetry::chain(&error)),
+    }
+    Ok(())
+}
+
+/// Is all of it in IPFS?
+async fn is_held(agent: &StorageAgent, cids: &[&str]) -> Result<bool, Error> {
+    for cid in cids {
+        let Ok(cid) = Cid::try_from(*cid) else { return Ok(false) };
         if !agent.has(&cid).await? {
             return Ok(false);
         }
@@ -315,6 +359,25 @@ mod tests {
             let Backlog { unannounced, unstored, .. } = context.outbox.backlog().await.expect("reads");
             let gaps = context.outbox.untold_gaps().await.expect("reads");
             assert_eq!((unannounced, unstored, gaps), want, "{status}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_wanted_segment_that_nobody_knows_is_lost_only_when_every_node_says_no() {
+        for (status, want) in [(200, 0), (503, 0), (404, 1)] {
+            let server = MockServer::start().await;
+            Mock::given(method("HEAD")).respond_with(ResponseTemplate::new(status)).mount(&server).await;
+            let folder = tempfile::tempdir().expect("a folder");
+            let context = fixture::context(folder.path(), Activity::Running, &server.uri()).await;
+            let key = sealed(&context.outbox, 1).await.remove(0);
+            let segment = context.outbox.segment(&key).await.expect("reads").expect("sealed");
+            context.outbox.forget(&key, None).await.expect("writes");
+            let cids = vec![segment.blob.cid, segment.init.cid];
+            context.ask_about(Wanted { key, cids, start: segment.start, end: segment.end });
+            assert!(next(&context, false, &mut Client::default()).await.expect("asks"));
+            let gaps = context.outbox.gaps(10).await.expect("reads");
+            assert_eq!(gaps.len(), want, "{status}");
+            assert!(gaps.iter().all(|(_, gap)| (gap.from, gap.to) == (segment.start, segment.end)));
         }
     }
 }

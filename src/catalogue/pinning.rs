@@ -9,7 +9,7 @@ use sqlx::SqliteConnection;
 
 use super::{Error, Reader, Writer, number, outgoing, sql, time};
 use crate::domain::{
-    control::{CONTROL_EXCHANGE, Command, Envelope, Readd, StreamConfig, instance_key},
+    control::{CONTROL_EXCHANGE, Command, Envelope, Readd, StreamConfig, Wanted, instance_key},
     rollup::Open,
     segment::SegmentKey,
 };
@@ -390,7 +390,7 @@ impl Writer {
             .execute(&mut *tx)
             .await
             .map_err(sql("note a re-upload"))?;
-        let segments = keys(&mut tx, rollup).await?;
+        let segments = wanted(&mut tx, rollup).await?;
         let message =
             Envelope::unordered(rollup.config.instance.to_string(), Command::Readd.as_str(), now, Readd { segments });
         outgoing::enqueue(&mut tx, CONTROL_EXCHANGE, &instance_key(rollup.config.instance, Command::Readd), &message)
@@ -399,9 +399,10 @@ impl Writer {
     }
 }
 
-async fn keys(tx: &mut SqliteConnection, rollup: &Rollup) -> Result<Vec<SegmentKey>, Error> {
-    let rows: Vec<(String, String, i64)> = sqlx::query_as(
-        "SELECT e.uid, g.rendition, g.seq FROM segments g JOIN sessions e ON e.id = g.session_id
+async fn wanted(tx: &mut SqliteConnection, rollup: &Rollup) -> Result<Vec<Wanted>, Error> {
+    let rows: Vec<(String, String, i64, String, String, i64, i64)> = sqlx::query_as(
+        "SELECT e.uid, g.rendition, g.seq, g.cid, i.cid, g.start_us, g.end_us
+         FROM segments g JOIN sessions e ON e.id = g.session_id JOIN inits i ON i.id = g.init_id
          WHERE g.rollup_id = ?1 ORDER BY g.start_us",
     )
     .bind(rollup.id)
@@ -409,9 +410,11 @@ async fn keys(tx: &mut SqliteConnection, rollup: &Rollup) -> Result<Vec<SegmentK
     .await
     .map_err(sql("find the members of a roll-up"))?;
     rows.into_iter()
-        .map(|(session, rendition, seq)| {
+        .map(|(session, rendition, seq, cid, init, start, end)| {
             let session = session.parse().map_err(|_| Error::Unreadable { what: "session" })?;
-            Ok(SegmentKey { stream: rollup.config.stream, rendition, session, seq: number(seq) })
+            let key = SegmentKey { stream: rollup.config.stream, rendition, session, seq: number(seq) };
+            let cids = [cid, init].into_iter().filter(|cid| !cid.is_empty()).collect();
+            Ok(Wanted { key, cids, start: time(start), end: time(end) })
         })
         .collect()
 }

@@ -129,7 +129,10 @@ async fn readd_names_every_member() {
     let message = fixture.reader.outgoing(10).await.expect("reads").remove(0);
     assert_eq!(message.key, format!("inst.{}.readd", instance()));
     let readd: Envelope<Readd> = serde_json::from_str(&message.body).expect("parses");
-    assert_eq!(readd.data.segments, [key(1, 0), key(1, 1), key(1, 2)]);
+    let keys: Vec<_> = readd.data.segments.iter().map(|wanted| wanted.key.clone()).collect();
+    assert_eq!(keys, [key(1, 0), key(1, 1), key(1, 2)]);
+    let (last, said) = (&readd.data.segments[2], segment(1, 2, 0));
+    assert_eq!((&last.cids, last.start, last.end), (&vec![said.blob.cid, said.init.cid], said.start, said.end));
 }
 
 #[tokio::test]

@@ -383,7 +383,25 @@ pub struct Stored {
 #[serde(rename_all = "camelCase")]
 pub struct Readd {
     /// Segments wanted (their init sections too).
-    pub segments: Vec<SegmentKey>,
+    pub segments: Vec<Wanted>,
+}
+
+/// One segment of a [`Readd`], with what an agent that knows nothing of it needs to find out whether it is lost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Wanted {
+    /// Identity.
+    #[serde(flatten)]
+    pub key: SegmentKey,
+    /// CIDs of the segment and its init section; none from an older recorder.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cids: Vec<String>,
+    /// Wall-clock begin.
+    #[serde(default)]
+    pub start: Timestamp,
+    /// Wall-clock end.
+    #[serde(default)]
+    pub end: Timestamp,
 }
 
 /// Data of `cfg.camera.<uid>`: the operator tells the recorder who exists. Whole state; the highest revision wins.

@@ -15,7 +15,7 @@ use dsn::{
         cid,
         control::{
             Activity, CONTROL_EXCHANGE, Command as Op, EVENTS_EXCHANGE, Envelope, InstanceReport, Phase, Readd, Stored,
-            instance_key, instance_queue,
+            Wanted, instance_key, instance_queue,
         },
         live::LiveWindow,
         segment::{Gap, GapReason, Segment, SegmentKey},
@@ -274,7 +274,8 @@ async fn v2_segments_are_announced_once_stored_trimmed_and_steered_by_message() 
     let key = SegmentKey { seq: 13, ..first.key.clone() };
     let count = || uploads.counts().get(&format!("{session}/source/00000013.m4s")).map_or(0, |(_, count)| *count);
     let before = count();
-    operator.tell(Op::Readd, 0, &Readd { segments: vec![key] }).await;
+    let wanted = Wanted { key, cids: vec![], start: first.start, end: first.end };
+    operator.tell(Op::Readd, 0, &Readd { segments: vec![wanted] }).await;
     eventually("uploaded again", START, || log(&pod), || (count() > before).then_some(()));
 
     // The broker is away: capture and upload go on, everything is told afterwards.

@@ -126,7 +126,12 @@ async fn disk_pressure_drops_stored_then_added_then_the_oldest() {
     assert!(!outbox.set_aside(&keys[1]).await.expect("writes"), "never announced");
     outbox.added(&keys[1]).await.expect("writes");
     outbox.announced(&keys[1], now()).await.expect("writes");
-    assert!(outbox.readd(&keys[1]).await.expect("writes") && outbox.set_aside(&keys[1]).await.expect("writes"));
+    assert!(outbox.readd(&keys[1]).await.expect("writes"));
+    sqlx::query("UPDATE media SET on_disk = 1 WHERE seq = 1").execute(&outbox.pool).await.expect("writes");
+    let (_, state) = outbox.droppable().await.expect("reads").expect("there");
+    assert_eq!(state, State::Announced, "asked for again it may still be stored: nobody calls it lost");
+    outbox.dropped(&keys[1]).await.expect("writes");
+    assert!(outbox.set_aside(&keys[1]).await.expect("writes"));
     assert_eq!(outbox.backlog().await.expect("reads").unstored, 1);
 }
 
