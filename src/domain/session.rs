@@ -186,7 +186,10 @@ impl SessionBook {
         self.target_seconds = self.target_seconds.max(target_seconds(0, 0, found.media.media_us - 499_999));
         self.gop_us = self.gop_us.max(found.media.gop_us);
         self.next_seq = found.seq + 1;
-        let playlist_seq = stream.next_playlist_seq;
+        // A lost number takes its place in the playlist, or the timeline would see a jump. Those at a session's begin take
+        // none: there the playlist counts on from the session before.
+        let within = stream.last.is_some_and(|(session, _)| session == self.session);
+        let playlist_seq = stream.next_playlist_seq + if within { u64::try_from(lost).unwrap_or(0) } else { 0 };
         *stream = StreamBook {
             next_playlist_seq: playlist_seq + 1,
             discontinuity_seq: self.discontinuity_seq,
@@ -286,7 +289,7 @@ mod tests {
         let third = book.number(&mut stream, &found(3, 12 * S, 4 * S)).expect("new");
         let end = first.end_us;
         assert_eq!(third.missing, [(Some(1), end, end + 4 * S), (Some(2), end + 4 * S, end + 8 * S)]);
-        assert_eq!(third.playlist_seq, first.playlist_seq + 1);
+        assert_eq!(third.playlist_seq, first.playlist_seq + 3, "the lost ones have their places");
     }
 
     #[test]

@@ -94,6 +94,41 @@ fn dvr_waits_for_a_hole_and_goes_on_when_it_is_declared() {
 }
 
 #[test]
+fn the_numbers_given_after_a_damaged_segment_keep_the_window() {
+    use crate::domain::{
+        fmp4::Media,
+        session::{Found, SessionBook, StreamBook},
+    };
+    let found = |seq: u64| {
+        let start_us = i64::try_from(seq).expect("small") * 4_000_000;
+        let media = Media { start_us, media_us: 4_000_000, frames: 100, gop_us: 1_000_000, starts_with_keyframe: true };
+        Found { seq, media, sealed_us: at(0).as_microsecond() + start_us + 4_000_000 }
+    };
+    let mut stream = StreamBook::new(at(0));
+    let (mut entries, mut gaps) = (Vec::new(), Vec::new());
+    // The first segment of the second session is damaged too.
+    for (n, seqs) in [(1, vec![0, 1, 3, 4]), (2, vec![1, 2])] {
+        let later = |seq| Found { sealed_us: found(seq).sealed_us + i64::from(n == 2) * 60_000_000, ..found(seq) };
+        let mut book = SessionBook::open(&stream, session(n), 4, &[later(seqs[0])]).expect("a segment");
+        for seq in seqs {
+            let numbered = book.number(&mut stream, &later(seq)).expect("new");
+            gaps.extend(numbered.missing.iter().map(|(lost, from, _)| Gap {
+                from: Timestamp::from_microsecond(*from).expect("in range"),
+                ..gap(n, *lost, 0)
+            }));
+            entries.push(Entry {
+                start: Timestamp::from_microsecond(numbered.start_us).expect("in range"),
+                end: Timestamp::from_microsecond(numbered.end_us).expect("in range"),
+                ..entry(n, seq, 0, 4000, (numbered.playlist_seq, numbered.discontinuity_seq))
+            });
+        }
+    }
+    let first = entries[0].playlist_seq;
+    let list = parsed(&dvr(entries, &Declared::new(&gaps)).expect("entries"));
+    assert_eq!((list.media_sequence, list.segments.len()), (first, 7), "six segments and a gap");
+}
+
+#[test]
 fn dvr_waits_for_the_tail_of_the_session_before() {
     let mut entries = run(1, 0, 3, 0, (0, 0));
     entries.extend(run(2, 0, 3, 20_000, (5, 1)));
