@@ -293,6 +293,22 @@ fn a_transcoder_killed_at_work_leaves_nothing_half_and_the_source_alone() {
 }
 
 #[test]
+fn a_second_transcoder_on_the_same_volume_waits_and_leaves_the_work_of_the_first_alone() {
+    let mut world = World::h264();
+    let seqs = world.numbers("source");
+    let lock = fs::File::create(world.spool().join(spool::TRANSCODER_LOCK)).expect("a lock");
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).expect("held by the first");
+    fs::create_dir(world.rendition(spool::LADDER_FOLDER)).expect("the first is at work");
+    world.tell(1, &[("120p", 120, 100)]);
+    world.start();
+    let waits = || fs::read_to_string(world.spool().join("log")).is_ok_and(|log| log.contains("another pod works on"));
+    world.await_that("the second one's word", waits);
+    assert!(world.rendition(spool::LADDER_FOLDER).exists());
+    drop(lock);
+    world.await_that("its turn", || world.numbers("120p") == seqs);
+}
+
+#[test]
 fn a_damaged_segment_is_given_up_and_holds_nobody_up() {
     let mut world = World::h264();
     let seqs = world.numbers("source");

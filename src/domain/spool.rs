@@ -47,6 +47,8 @@ pub const AGENT_FOLDER: &str = ".agent";
 pub const AGENT_LOCK: &str = "lock";
 /// Held by the one runner that works on the spool.
 pub const RUNNER_LOCK: &str = ".runner.lock";
+/// Held by the one transcoder that works on the spool.
+pub const TRANSCODER_LOCK: &str = ".transcoder.lock";
 /// Keys of the camera's Secret, mounted as files.
 pub const USERNAME_FILE: &str = "username";
 /// See [`USERNAME_FILE`].

@@ -25,7 +25,7 @@ use crate::{
         ladder::{self, BEHIND_US, LadderAssignment, MAX_RENDITIONS, Rendition, Waiting, is_rendition},
         spool::{self, TranscoderReport},
     },
-    files::Hints,
+    files::{self, Hints},
     orphans,
     report::Reporter,
     telemetry::{self, Outcome},
@@ -57,6 +57,10 @@ pub async fn run(args: Args) -> Outcome {
     let shutdown = telemetry::shutdown_token()?;
     // Inherited by ffmpeg. A system that forbids it has its own idea of who goes first.
     let _ = rustix::process::setpriority_process(None, NICE);
+    // What is half belongs to a transcoder that died only if there is no other.
+    let lock = args.spool.join(spool::TRANSCODER_LOCK);
+    let Some(alone) = shutdown.run_until_cancelled(files::alone(&lock)).await else { return Ok(()) };
+    let _alone = alone?;
     look::clean(&args.spool)?;
     let reporter = Reporter::new(args.spool.join(spool::TRANSCODER_REPORT_FILE), TranscoderReport::differs);
     let segments = |path: &Path| {
