@@ -55,11 +55,15 @@ impl Metrics {
         all.register("gaps", "Stretches without footage", self.gaps.clone());
         all.register("gap_seconds", "Length of the stretches without footage, by reason", self.gap_seconds.clone());
         all.register("last_segment_end_seconds", "End of the newest segment, Unix time", self.last_segment.clone());
-        all.register("segments_unannounced", "Segments in the spool not yet announced", self.unannounced.clone());
-        all.register("segments_unstored", "Segments announced and not yet stored", self.unstored.clone());
+        all.register(
+            "segments_unannounced",
+            "Segments of the source in the spool not yet announced",
+            self.unannounced.clone(),
+        );
+        all.register("segments_unstored", "Segments of the source announced and not yet stored", self.unstored.clone());
         all.register(
             "oldest_unstored_seconds",
-            "Begin of the oldest segment not yet stored, Unix time; 0 = all is stored",
+            "Begin of the oldest segment of the source not yet stored, Unix time; 0 = all is stored",
             self.oldest_unstored.clone(),
         );
         all.register("spool_bytes", "Bytes of segments in the spool", self.spool_bytes.clone());
@@ -85,8 +89,11 @@ impl Metrics {
         }
     }
 
-    /// Footage is missing.
+    /// Footage is missing; what only another rendition lacks is none.
     pub fn missing(&self, gap: &Gap) {
+        if gap.rendition.is_some() {
+            return;
+        }
         let reason = Reason { reason: format!("{:?}", gap.reason) };
         self.gaps.get_or_create(&reason).inc();
         self.gap_seconds.get_or_create(&reason).inc_by(gap.to.duration_since(gap.from).as_secs_f64().max(0.0));

@@ -149,6 +149,6 @@ async fn is_flushed(context: &Context, impatient: bool) -> Result<bool, outbox::
     if !impatient && !is_sealed(context).await? {
         return Ok(false);
     }
-    let backlog = context.outbox.backlog().await?;
-    Ok(backlog.unannounced == 0 && context.outbox.untold_gaps().await? == 0)
+    let (unannounced, _) = context.outbox.waiting().await?;
+    Ok(unannounced == 0 && context.outbox.untold_gaps().await? == 0)
 }

@@ -55,8 +55,7 @@ async fn compose(context: &Context) -> Result<InstanceReport, super::outbox::Err
     // Trap: whoever says "drained" is deleted with the volume. No time that has passed makes a copy superfluous: storage,
     // broker and server may be away for longer.
     let drained = ladder_done
-        && backlog.unannounced == 0
-        && backlog.unstored == 0
+        && context.outbox.waiting().await? == (0, 0)
         && context.outbox.untold_gaps().await? == 0
         && super::is_sealed(context).await?;
     Ok(merge(runner, context.worst_problem(), activity, backlog, drained, context.seen()))

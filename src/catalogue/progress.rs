@@ -16,7 +16,7 @@ pub struct StreamProgress {
     pub camera: ObjectRef,
     /// End of its newest segment.
     pub catalogued_until: Option<Timestamp>,
-    /// Everything before is stored.
+    /// Everything of the source before is stored.
     pub stored_until: Option<Timestamp>,
 }
 
@@ -25,7 +25,8 @@ impl Reader {
     pub async fn progress(&self) -> Result<Vec<StreamProgress>, Error> {
         let rows: Vec<(String, Option<i64>, Option<i64>)> = sqlx::query_as(
             "SELECT s.config, s.newest_us,
-               (SELECT g.start_us FROM segments g WHERE g.stream_id = s.id AND g.stored = 0 ORDER BY g.start_us LIMIT 1)
+               (SELECT g.start_us FROM segments g WHERE g.stream_id = s.id AND g.stored = 0
+                 AND g.rendition = 'source' ORDER BY g.start_us LIMIT 1)
              FROM streams s WHERE s.config IS NOT NULL AND s.deleted = 0 ORDER BY s.uid",
         )
         .fetch_all(&self.pool)

@@ -356,10 +356,13 @@ async fn renditions_are_catalogued_beside_the_source_and_told_one_by_one() {
     }
     assert_eq!(exactly, [("480p".to_owned(), 1), ("480p".to_owned(), 2)]);
     assert_eq!(told(&fixture).await, [(session(1).to_string(), 2)], "the source by its mark");
+    let stored = async || fixture.reader.progress().await.expect("reads")[0].stored_until;
+    assert_eq!(stored().await, Some(at(12)));
 
     // An agent that missed the answer asks again.
     assert!(record(&fixture, vec![rung(1, 1)], 50).await.outgoing);
     assert!(!record(&fixture, vec![rung(1, 0)], 50).await.outgoing, "that one is new");
+    assert_eq!(stored().await, Some(at(12)), "a slow ladder is no footage that waits");
 }
 
 #[tokio::test]

@@ -356,13 +356,13 @@ pub struct Problem {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Backlog {
-    /// Segments not yet announced.
+    /// Segments of the source not yet announced.
     pub unannounced: u64,
-    /// Segments announced and not yet stored.
+    /// Segments of the source announced and not yet stored.
     pub unstored: u64,
-    /// Bytes in the spool.
+    /// Bytes of all renditions in the spool.
     pub bytes: u64,
-    /// Begin of the oldest segment not yet stored.
+    /// Begin of the oldest segment of the source not yet stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oldest: Option<Timestamp>,
 }

@@ -327,12 +327,13 @@ impl Outbox {
         rows.iter().map(|row| json(row, "segment")).collect()
     }
 
-    /// What waits.
+    /// What waits of the footage, and the bytes of all renditions. A ladder that is slow is no footage that waits.
     pub async fn backlog(&self) -> Result<Backlog> {
         let row = sqlx::query(
-            "SELECT count(*) FILTER (WHERE state < 2) AS unannounced, count(*) FILTER (WHERE state = 2) AS unstored,
+            "SELECT count(*) FILTER (WHERE state < 2 AND rendition = 'source') AS unannounced,
+               count(*) FILTER (WHERE state = 2 AND rendition = 'source') AS unstored,
                coalesce(sum(bytes) FILTER (WHERE on_disk = 1), 0) AS bytes,
-               min(start_us) FILTER (WHERE state < 3) AS oldest FROM media",
+               min(start_us) FILTER (WHERE state < 3 AND rendition = 'source') AS oldest FROM media",
         )
         .fetch_one(&self.pool)
         .await?;
@@ -344,6 +345,15 @@ impl Outbox {
             bytes: count("bytes")?,
             oldest: oldest.and_then(|us| Timestamp::from_microsecond(us).ok()),
         })
+    }
+
+    /// Segments of all renditions that are not announced, and those that are and not stored: what a pod must wait for.
+    pub async fn waiting(&self) -> Result<(u64, u64)> {
+        let (unannounced, unstored): (i64, i64) =
+            sqlx::query_as("SELECT count(*) FILTER (WHERE state < 2), count(*) FILTER (WHERE state = 2) FROM media")
+                .fetch_one(&self.pool)
+                .await?;
+        Ok((u64::try_from(unannounced).unwrap_or(0), u64::try_from(unstored).unwrap_or(0)))
     }
 
     /// Gaps not told yet.

@@ -220,7 +220,11 @@ async fn the_source_goes_first_and_the_ladder_is_dropped_first() {
     let (_folder, outbox) = fresh().await;
     let keys = sealed(&outbox, 2).await;
     let source = outbox.segment(&keys[0]).await.expect("reads").expect("sealed");
+    let before = outbox.backlog().await.expect("reads");
     outbox.seal_rung(&rung(&source, "low")).await.expect("writes");
+    let backlog = outbox.backlog().await.expect("reads");
+    assert_eq!((backlog.unannounced, backlog.oldest), (before.unannounced, before.oldest), "no footage");
+    assert_eq!((backlog.bytes, outbox.waiting().await.expect("reads")), (before.bytes + 1_000, (3, 0)));
     for newest in [true, false] {
         let first = outbox.to_add(newest, &[]).await.expect("reads").expect("waits");
         assert_eq!(first.key.rendition, SOURCE);
