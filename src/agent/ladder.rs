@@ -3,7 +3,7 @@
 //!
 //! Absent as long as the Pipeline wants no other renditions. Nothing of the capture waits for anything here.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::watch;
 
@@ -34,6 +34,8 @@ pub struct AppliedLadder {
     pub revision: u64,
     /// What it says.
     pub assignment: LadderAssignment,
+    /// Since when we know of a transcoder.
+    pub since: Instant,
 }
 
 /// What is known of the transcoder.
@@ -79,7 +81,8 @@ pub fn take(context: &Context, envelope: &Envelope<LadderAssignment>) -> Result<
             .map_err(assignment::Error::from)
             .and_then(|text| Ok(files::replace(&path, &text, true)?));
         outcome = written.map(|()| {
-            *current = Some(AppliedLadder { revision, assignment: envelope.data.clone() });
+            let since = current.as_ref().map_or_else(Instant::now, |known| known.since);
+            *current = Some(AppliedLadder { revision, assignment: envelope.data.clone(), since });
             Taken::New
         });
         outcome.is_ok()
@@ -119,7 +122,7 @@ pub fn report(context: &Context) -> bool {
         let age = SystemTime::now().duration_since(modified).unwrap_or_default();
         (report, age)
     });
-    let report = compose(said);
+    let report = compose(said, applied.since.elapsed());
     // One that is gone makes nothing more.
     let gone = report.problem.as_ref().is_some_and(|problem| problem.reason == SILENT_REASON);
     let done = gone || (report.phase == Phase::Drained && report.revision >= applied.revision);
@@ -131,8 +134,9 @@ pub fn report(context: &Context) -> bool {
     done
 }
 
-fn compose(said: Option<(TranscoderReport, Duration)>) -> InstanceReport {
-    let Some((said, age)) = said else { return InstanceReport::default() };
+/// One that never said anything is silent too, `known` for too long: a pod must not wait for it when it drains.
+fn compose(said: Option<(TranscoderReport, Duration)>, known: Duration) -> InstanceReport {
+    let (said, age) = said.unwrap_or((TranscoderReport::default(), known));
     if age > SILENT {
         return InstanceReport {
             phase: Phase::Failing,
@@ -159,11 +163,13 @@ mod tests {
     #[test]
     fn a_transcoder_that_says_nothing_is_called_silent() {
         let said = TranscoderReport { revision: 4, phase: Phase::Running, ..TranscoderReport::default() };
-        let fresh = compose(Some((said.clone(), Duration::from_secs(1))));
+        let long = Duration::from_secs(60);
+        let fresh = compose(Some((said.clone(), Duration::from_secs(1))), long);
         assert_eq!((fresh.revision, fresh.phase, fresh.problem), (4, Phase::Running, None));
-        let silent = compose(Some((said, Duration::from_secs(60))));
-        assert_eq!(silent.phase, Phase::Failing);
-        assert_eq!(silent.problem.map(|problem| problem.reason).as_deref(), Some("TranscoderSilent"));
-        assert_eq!(compose(None).phase, Phase::Starting);
+        for silent in [compose(Some((said, long)), long), compose(None, long)] {
+            assert_eq!(silent.phase, Phase::Failing);
+            assert_eq!(silent.problem.map(|problem| problem.reason).as_deref(), Some("TranscoderSilent"));
+        }
+        assert_eq!(compose(None, Duration::from_secs(1)), InstanceReport::default(), "it is starting");
     }
 }
