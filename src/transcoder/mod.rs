@@ -90,7 +90,7 @@ struct Transcoder<'a> {
     reporter: &'a Reporter<TranscoderReport>,
     tried: HashMap<(SessionId, u64), Tried>,
     /// Why the last job came to nothing.
-    failure: Option<String>,
+    failure: Option<&'static str>,
     left_out: Option<Instant>,
 }
 
@@ -119,7 +119,8 @@ impl<'a> Transcoder<'a> {
         let waiting = match look::waiting(&self.args.spool, &renditions, tries) {
             Ok(waiting) => waiting,
             Err(error) => {
-                self.failure = Some(format!("failed to read the spool: {error}"));
+                tracing::warn!("failed to read the spool: {error}");
+                self.failure = Some("the spool can't be read");
                 self.say(told, 0, false);
                 return false;
             }
@@ -149,9 +150,8 @@ impl<'a> Transcoder<'a> {
             Err(failed) => {
                 let why = telemetry::chain(&failed);
                 tracing::warn!(%session, seq, "failed to transcode a segment: {why}");
-                let before = self.tried.get(&(session, seq)).map_or(0, |tried| tried.tries);
-                self.tried.insert((session, seq), Tried { tries: before + 1, why: why.clone() });
-                self.failure = Some(why);
+                self.tried.insert((session, seq), Tried { tries: before + 1, why });
+                self.failure = Some(failed.sentence());
             }
         }
         true
@@ -167,8 +167,8 @@ impl<'a> Transcoder<'a> {
     /// Says how it goes. Without numbers that move: who reads it is woken by every change.
     fn say(&self, told: &Envelope<LadderAssignment>, behind_us: i64, idle: bool) {
         let behind = behind_us > BEHIND_US || self.left_out.is_some_and(|at| at.elapsed() < LEFT_OUT_STAYS);
-        let problem = match &self.failure {
-            Some(why) => Some(Problem { reason: "Failing".to_owned(), message: format!("ffmpeg fails: {why}") }),
+        let problem = match self.failure {
+            Some(why) => Some(Problem { reason: "Failing".to_owned(), message: why.to_owned() }),
             None if behind => Some(Problem {
                 reason: "Behind".to_owned(),
                 message: "segments wait for more than 30 s, or are left out: too little processor time".to_owned(),

@@ -63,6 +63,20 @@ pub enum Failed {
     },
 }
 
+impl Failed {
+    /// In a sentence that is the same each time: whoever reads the report is woken by every change of it.
+    pub fn sentence(&self) -> &'static str {
+        match self {
+            Self::Gone => "the segment is gone",
+            Self::Source(_) => "a segment of the source can't be read",
+            Self::Io(_) => "ffmpeg can't be run, or the spool can't be read or written",
+            Self::Ffmpeg(_) => "ffmpeg fails: its words are in the log of the container transcoder",
+            Self::TooSlow => "ffmpeg took longer than a minute for one segment",
+            Self::Frames { .. } => "a rendition has other frames than the source",
+        }
+    }
+}
+
 /// Makes the renditions that a segment lacks. Dropping the future kills ffmpeg.
 pub async fn transcode(args: &Args, session: SessionId, seq: u64, renditions: &[Rendition]) -> Result<(), Failed> {
     let source = look::folder(&args.spool, session, SOURCE);
