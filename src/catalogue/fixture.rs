@@ -62,6 +62,7 @@ pub fn stream_config() -> StreamConfig {
         rollup_seconds: 60,
         delete_with_pipeline: false,
         live_url: "http://127.0.0.1:1".into(),
+        transcoder: None,
         deleted: false,
     }
 }

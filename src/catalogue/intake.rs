@@ -381,8 +381,10 @@ async fn record_stream(
     let camera = camera_row(tx, &config.camera, "").await?;
     let stream = stream_row(tx, &config.stream.to_string(), camera).await?;
     let mut config = config.clone();
+    let known = known_config(tx, config.stream).await?;
+    let transcoder = known.as_ref().and_then(|known| known.transcoder);
     if config.deleted
-        && let Some(known) = known_config(tx, config.stream).await?
+        && let Some(known) = known
     {
         // The end of a stream changes nothing of how long and where its footage is kept.
         config = StreamConfig { deleted: true, delete_with_pipeline: config.delete_with_pipeline, ..known };
@@ -405,6 +407,9 @@ async fn record_stream(
     .rows_affected();
     if changed == 0 {
         return Ok(None);
+    }
+    if let Some(gone) = transcoder.filter(|known| config.deleted || config.transcoder != Some(*known)) {
+        participants::stopped(tx, gone, "the pipeline no longer makes renditions for the camera", now).await?;
     }
     if config.deleted {
         participants::stopped(tx, config.instance, "the pipeline no longer records the camera", now).await?;

@@ -4,7 +4,8 @@ use super::fixture::*;
 use super::*;
 use crate::domain::{
     control::{Envelope, InstanceReport, Phase, Readd, Stored, StreamConfig},
-    segment::{Gap, GapReason, Segment, SegmentKey},
+    id::{InstanceUid, Role},
+    segment::{Blob, Gap, GapReason, Segment, SegmentKey},
 };
 
 fn key(n: u128, seq: u64) -> SegmentKey {
@@ -291,6 +292,26 @@ async fn an_instance_that_was_removed_has_stopped() {
 }
 
 #[tokio::test]
+async fn a_transcoder_has_stopped_when_its_ladder_or_its_pipeline_goes() {
+    let transcoder = InstanceUid::of("pipeline-uid", "camera-uid", Role::Transcoder, 0);
+    let with = StreamConfig { transcoder: Some(transcoder), ..stream_config() };
+    for end in [stream_config(), StreamConfig { deleted: true, ..stream_config() }] {
+        let fixture = catalogue().await;
+        record(&fixture, vec![Fact::Stream(1, Box::new(with.clone()))], 0).await;
+        let running = Box::new(report(Phase::Running, None));
+        record(&fixture, vec![Fact::State { instance: transcoder, at: at(1), report: running }], 1).await;
+        // What is no news of the ladder stops nothing.
+        let edited = StreamConfig { replicas: 3, ..with.clone() };
+        record(&fixture, vec![Fact::Stream(2, Box::new(edited))], 2).await;
+        assert_eq!(fixture.reader.ledger(0, 100).await.expect("reads").len(), 1);
+        record(&fixture, vec![Fact::Stream(3, Box::new(end))], 3).await;
+        let rows = fixture.reader.ledger(0, 100).await.expect("reads");
+        assert_eq!((rows.len(), rows[1].kind.as_str()), (2, "stop"));
+        assert!(rows[1].body.contains(&transcoder.to_string()), "{}", rows[1].body);
+    }
+}
+
+#[tokio::test]
 async fn the_ledger_refuses_to_be_altered_and_shows_it_when_forced() {
     let fixture = catalogue().await;
     state(&fixture, report(Phase::Running, Some(1)), 2).await;
@@ -329,6 +350,11 @@ fn rung(n: u128, seq: u64) -> Fact {
     let key = SegmentKey { rendition: "480p".into(), ..source.key.clone() };
     let blob = blob(format!("rung {n}/{seq}").as_bytes());
     Fact::Segment(Box::new(Segment { key, blob, height: 480, width: 854, ..source }))
+}
+
+fn lost_rung(n: u128, seq: u64) -> Fact {
+    let Fact::Gap(gap) = lost(n, Some(seq), 4, GapReason::SegmentLost) else { unreachable!("a gap") };
+    Fact::Gap(Gap { rendition: Some("480p".into()), ..gap })
 }
 
 #[tokio::test]
@@ -370,8 +396,7 @@ async fn a_lost_rung_costs_neither_the_source_nor_the_coverage() {
     let fixture = catalogue().await;
     record(&fixture, configured(), 0).await;
     record(&fixture, [segments(1, 0..2, 0), vec![rung(1, 1)]].concat(), 20).await;
-    let Fact::Gap(gap) = lost(1, Some(1), 4, GapReason::SegmentLost) else { unreachable!("a gap") };
-    record(&fixture, vec![Fact::Gap(Gap { rendition: Some("480p".into()), ..gap })], 30).await;
+    record(&fixture, vec![lost_rung(1, 1)], 30).await;
     let camera = fixture.reader.camera("demo", "camera").await.expect("reads").expect("known");
     assert_eq!(fixture.reader.entries(&camera, "source", at(0), at(60)).await.expect("reads").len(), 2);
     assert!(fixture.reader.entries(&camera, "480p", at(0), at(60)).await.expect("reads").is_empty());

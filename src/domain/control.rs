@@ -440,6 +440,9 @@ pub struct StreamConfig {
     pub delete_with_pipeline: bool,
     /// Address of the capture agent's live endpoint.
     pub live_url: String,
+    /// Instance that makes the other renditions; absent without a ladder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transcoder: Option<InstanceUid>,
     /// The pipeline no longer exists, or no longer records this camera. The other fields are the last known.
     pub deleted: bool,
 }

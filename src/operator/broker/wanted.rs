@@ -365,6 +365,7 @@ mod tests {
                 rollup_seconds: 60,
                 delete_with_pipeline: false,
                 live_url: String::new(),
+                transcoder: None,
                 deleted: false,
             }),
         }

@@ -346,13 +346,17 @@ impl Common {
     /// What the transcoder beside this instance is told.
     fn ladder(&self, capture: &Assignment) -> Option<LadderAssignment> {
         (!self.renditions.is_empty()).then(|| LadderAssignment {
-            instance: InstanceUid::of(&self.pipeline.uid, &capture.camera.uid, Role::Transcoder, 0),
+            instance: self.transcoder(&capture.camera),
             stream: capture.stream,
             activity: capture.activity,
             pipeline: capture.pipeline.clone(),
             camera: capture.camera.clone(),
             renditions: self.renditions.clone(),
         })
+    }
+
+    fn transcoder(&self, camera: &ObjectRef) -> InstanceUid {
+        InstanceUid::of(&self.pipeline.uid, &camera.uid, Role::Transcoder, 0)
     }
 
     /// How the footage of a camera is kept.
@@ -370,6 +374,7 @@ impl Common {
             rollup_seconds: self.settings.rollup_seconds.unsigned_abs(),
             delete_with_pipeline: self.settings.deletion_policy == DeletionPolicy::Delete,
             live_url: name::live_url(&instance, &self.service, &self.pipeline.namespace),
+            transcoder: (!self.renditions.is_empty()).then(|| self.transcoder(camera)),
             deleted: false,
         }
     }
