@@ -80,7 +80,7 @@ pub async fn run(context: Arc<Context>) {
 
 struct Sealer<'a> {
     context: &'a Arc<Context>,
-    /// Files that are no segments, with the reason: not read again.
+    /// Files that were no segments, with the reason, until their gap is told.
     damaged: HashMap<(SessionId, u64), String>,
 }
 
@@ -116,7 +116,7 @@ impl Sealer<'_> {
                 if outbox.session(*session).await?.is_some() {
                     outbox.close(*session, ended.as_ref()).await?;
                     self.context.to_trim.raise();
-                } else if !is_newest {
+                } else {
                     tracing::warn!(%session, "a session without a usable segment");
                     spool.remove_session(*session)?;
                 }
@@ -141,7 +141,8 @@ impl Sealer<'_> {
         }
         let (init, section) = match self.init(session, row.as_ref()) {
             Ok(init) => init,
-            Err(why) => {
+            Err(Unusable::Failed(error)) => return Err(error.into()),
+            Err(Unusable::Damaged(why)) => {
                 for seq in new {
                     self.damage(session, seq, &why);
                 }
@@ -169,6 +170,7 @@ impl Sealer<'_> {
                 let gaps = self.gaps(applied, session, before.map(|(session, _)| session), &numbered).await?;
                 if let Some(inspected) = ahead.pop_front() {
                     self.seal(applied, row, stream, &inspected, &numbered, &gaps).await?;
+                    self.damaged.retain(|(of, number), _| *of != session || *number > seq);
                 }
             } else {
                 self.damage(session, seq, "its number makes no sense");
@@ -178,15 +180,16 @@ impl Sealer<'_> {
     }
 
     /// The init section, as it was when the session began.
-    fn init(&self, session: SessionId, row: Option<&SessionRow>) -> Result<(Init, InitSection), String> {
-        let bytes = self
-            .context
-            .spool
-            .init(session, SOURCE, spool::INIT_FILE)
-            .map_err(|error| format!("its init section: {error}"))?;
-        let (init, section) = init_section(&bytes)?;
+    fn init(&self, session: SessionId, row: Option<&SessionRow>) -> Result<(Init, InitSection), Unusable> {
+        let bytes = self.context.spool.init(session, SOURCE, spool::INIT_FILE).map_err(|error| match error.into() {
+            Unusable::Damaged(why) => Unusable::Damaged(format!("its init section: {why}")),
+            failed @ Unusable::Failed(_) => failed,
+        })?;
+        let (init, section) = init_section(&bytes).map_err(Unusable::Damaged)?;
         match row {
-            Some(row) if row.init.blob != section.blob => Err("its init section was changed".to_owned()),
+            Some(row) if row.init.blob != section.blob => {
+                Err(Unusable::Damaged("its init section was changed".to_owned()))
+            }
             _ => Ok((init, section)),
         }
     }
@@ -206,9 +209,14 @@ impl Sealer<'_> {
         }
     }
 
+    /// Refuses a file for good. It goes at once: one refused file after the other would fill the disk and be in nobody's
+    /// count. Its gap is told with the next usable segment, whose number shows that this one is missing.
     fn damage(&mut self, session: SessionId, seq: u64, why: &str) {
         if self.damaged.insert((session, seq), why.to_owned()).is_none() {
             tracing::warn!(%session, seq, "no usable segment: {why}");
+        }
+        if let Err(error) = self.context.spool.remove_refused(session, seq) {
+            tracing::debug!(%session, seq, "it stays: {error}");
         }
     }
 
@@ -413,6 +421,40 @@ mod tests {
         agent::{fixture, outbox::tests::sealed},
         domain::control::{Activity, VideoInfo},
     };
+
+    #[tokio::test]
+    async fn what_is_refused_goes_at_once_and_a_session_without_anything_else_when_it_has_ended() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let context = fixture::context(folder.path(), Activity::Running, "http://127.0.0.1:1").await;
+        let session = SessionId::new();
+        let source = context.spool.path().join(folder_path(session, SOURCE));
+        std::fs::create_dir_all(&source).expect("a folder");
+        let mut file = spool::SessionFile {
+            session,
+            revision: 3,
+            started: now(),
+            segment_seconds: 4,
+            video: Some(VideoInfo::default()),
+            ended: None,
+        };
+        let say = |file: &spool::SessionFile| {
+            let path = context.spool.path().join(session.to_string()).join(spool::SESSION_FILE);
+            std::fs::write(path, serde_json::to_vec(file).expect("JSON")).expect("writes");
+        };
+        say(&file);
+        std::fs::write(source.join(spool::INIT_FILE), "no init section").expect("writes");
+        std::fs::write(source.join(spool::segment_file(0)), "no segment").expect("writes");
+        // What is no file stays, and holds nobody up.
+        std::fs::create_dir(source.join(spool::segment_file(1))).expect("a folder");
+        let mut sealer = Sealer { context: &context, damaged: HashMap::new() };
+        sealer.scan().await.expect("scans");
+        assert_eq!(context.spool.segments(session, SOURCE).expect("lists"), [1]);
+        let (at, reason) = (now(), GapReason::CaptureDied);
+        file.ended = Some(spool::SessionEnd { at, reason, detail: String::new() });
+        say(&file);
+        sealer.scan().await.expect("scans");
+        assert_eq!(context.spool.sessions().expect("lists"), []);
+    }
 
     #[tokio::test]
     async fn a_session_that_is_being_written_is_not_removed_because_the_clock_was_set_back() {

@@ -16,7 +16,7 @@ use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, ResolveFlags, openat, openat2,
 use crate::domain::{
     id::SessionId,
     ladder::is_rendition,
-    segment::SegmentKey,
+    segment::{SOURCE, SegmentKey},
     spool::{self, RunnerReport, SessionFile, TranscoderReport},
 };
 
@@ -181,6 +181,15 @@ impl Spool {
         self.unlink(&folder_path(key.session, &key.rendition), &files)
     }
 
+    /// Removes a source segment that was refused, but none that only we may not read.
+    pub fn remove_refused(&self, session: SessionId, seq: u64) -> io::Result<()> {
+        let (folder, file) = (folder_path(session, SOURCE), spool::segment_file(seq));
+        match self.file(&folder.join(&file)) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(error),
+            _ => self.unlink(&folder, &[file]),
+        }
+    }
+
     /// Removes the mark of a segment that will not be made.
     pub fn forget_given_up(&self, session: SessionId, rendition: &str, seq: u64) -> io::Result<()> {
         self.unlink(&folder_path(session, rendition), &[spool::given_up_file(seq)])
@@ -230,7 +239,7 @@ mod tests {
     use std::{fs, os::unix::fs::symlink};
 
     use super::*;
-    use crate::domain::{id::StreamId, segment::SOURCE};
+    use crate::domain::id::StreamId;
 
     fn key(session: SessionId, seq: u64) -> SegmentKey {
         SegmentKey { stream: StreamId::of("p", "c"), rendition: SOURCE.into(), session, seq }
