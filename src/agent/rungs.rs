@@ -11,15 +11,23 @@ use super::{
     sealer::{self, Error, Unusable, blob},
     spool::segment_path,
 };
-use crate::domain::{
-    fmp4::Init,
-    id::SessionId,
-    segment::{SOURCE, Segment, SegmentKey},
+use crate::{
+    domain::{
+        fmp4::Init,
+        id::SessionId,
+        segment::{SOURCE, Segment, SegmentKey},
+    },
+    telemetry,
 };
 
-/// Seals every finished rung whose source is sealed.
+/// Rungs in one pass, and failures after which it ends: the next segment of the source must not wait for a backlog of the
+/// ladder.
+const PASS: usize = 8;
+
+/// Seals finished rungs whose source is sealed, a few in one pass; where more wait it asks for the next one.
 pub async fn seal(context: &Arc<Context>) -> Result<(), Error> {
     let Some(applied) = context.applied() else { return Ok(()) };
+    let (mut settled, mut failed) = (0, 0);
     for session in context.spool.sessions()? {
         let renditions = context.spool.renditions(session)?;
         if renditions.is_empty() {
@@ -32,11 +40,25 @@ pub async fn seal(context: &Arc<Context>) -> Result<(), Error> {
             for seq in context.spool.segments(session, &rendition)?.into_iter().filter(|seq| !known.contains(seq)) {
                 let key = SegmentKey { stream: applied.assignment.stream, rendition: rendition.clone(), session, seq };
                 let source = SegmentKey { rendition: SOURCE.to_owned(), ..key.clone() };
-                match context.outbox.segment(&source).await? {
-                    Some(source) => rung(context, key, &source, &mut sections).await?,
-                    None if seq >= row.book.next_seq => {}
+                let done = match context.outbox.segment(&source).await? {
+                    Some(source) => rung(context, key, &source, &mut sections).await,
+                    None if seq >= row.book.next_seq => continue,
                     // The source had to go before its rung came: there are no times for it any more.
-                    None => context.spool.remove_segment(&key)?,
+                    None => context.spool.remove_segment(&key).map_err(Error::from),
+                };
+                match done {
+                    Ok(()) => settled += 1,
+                    Err(error) => {
+                        tracing::warn!(%session, rendition, seq, "a rung waits: {}", telemetry::chain(&error));
+                        failed += 1;
+                    }
+                }
+                if settled == PASS {
+                    context.to_scan.raise();
+                    return Ok(());
+                }
+                if failed == PASS {
+                    return Ok(());
                 }
             }
         }
@@ -112,4 +134,37 @@ fn section(
 ) -> Result<(Init, InitSection), Unusable> {
     let bytes = context.spool.init(session, rendition, file)?;
     sealer::init_section(&bytes).map_err(Unusable::Damaged)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::{
+        agent::{fixture, outbox::tests::sealed, spool::folder_path},
+        domain::{control::Activity, spool::segment_file},
+    };
+
+    #[tokio::test]
+    async fn a_backlog_of_the_ladder_is_worked_off_in_passes() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let context = fixture::context(folder.path(), Activity::Running, "http://127.0.0.1:1").await;
+        let keys = sealed(&context.outbox, 12).await;
+        let session = keys[0].session;
+        let rungs = context.spool.path().join(folder_path(session, "low"));
+        fs::create_dir_all(&rungs).expect("a folder");
+        // Their source is gone: each is settled by its removal.
+        for key in &keys {
+            context.outbox.forget(key, None).await.expect("writes");
+            fs::write(rungs.join(segment_file(key.seq)), "x").expect("writes");
+        }
+        let left = || context.spool.segments(session, "low").expect("lists").len();
+        let asked = context.to_scan.listen();
+        seal(&context).await.expect("seals");
+        assert_eq!((left(), asked.has_changed().expect("alive")), (4, true));
+        let asked = context.to_scan.listen();
+        seal(&context).await.expect("seals");
+        assert_eq!((left(), asked.has_changed().expect("alive")), (0, false));
+    }
 }
