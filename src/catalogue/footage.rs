@@ -10,6 +10,7 @@ use crate::domain::{
     id::{SessionId, StreamId},
     playlist::{self, Entry},
     segment::{Blob, Gap, SOURCE, SegmentKey},
+    spool,
 };
 
 /// A segment is never longer: bounds the search for one that began before a range and reaches into it.
@@ -362,7 +363,8 @@ impl Reader {
         }
     }
 
-    /// An init section of a session, by the name that [`Self::entries`] gave it; any other name means the first one.
+    /// An init section of a session, by the name that [`Self::entries`] gave it, or by that which the spool gave to a
+    /// segment's own (a player of live that lags is sent here); any other name means the first one.
     pub async fn init(
         &self,
         stream: StreamId,
@@ -370,18 +372,21 @@ impl Reader {
         rendition: &str,
         file: &str,
     ) -> Result<Media, Error> {
+        let own = spool::own_init_seq(file).map(super::column);
         let wanted = file.strip_prefix("init-").and_then(|name| name.strip_suffix(".mp4")).unwrap_or_default();
         let row: Option<BlobRow> = sqlx::query_as(
             "SELECT i.cid, i.sha256, i.bytes, r.namespace, r.group_name, s.config, 0 AS transport_stream
              FROM streams s JOIN sessions e ON e.stream_id = s.id JOIN segments g ON g.session_id = e.id
                JOIN inits i ON i.id = g.init_id LEFT JOIN rollups r ON r.id = g.rollup_id
-             WHERE s.uid = ?1 AND e.uid = ?2 AND g.rendition = ?3 AND i.cid <> '' AND substr(i.sha256, 1, length(?4)) = ?4
+             WHERE s.uid = ?1 AND e.uid = ?2 AND g.rendition = ?3 AND i.cid <> ''
+               AND CASE WHEN ?5 IS NULL THEN substr(i.sha256, 1, length(?4)) = ?4 ELSE g.seq = ?5 END
              ORDER BY g.seq LIMIT 1",
         )
         .bind(stream.to_string())
         .bind(session.to_string())
         .bind(rendition)
         .bind(wanted)
+        .bind(own)
         .fetch_optional(&self.pool)
         .await
         .map_err(sql("find an init section"))?;

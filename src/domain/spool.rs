@@ -86,10 +86,15 @@ pub fn own_init_file(seq: u64) -> String {
     format!("init-{seq:08}.mp4")
 }
 
+/// The number of the segment that such an init section belongs to.
+pub fn own_init_seq(file: &str) -> Option<u64> {
+    let number = file.strip_prefix("init-").and_then(|rest| rest.strip_suffix(".mp4"))?;
+    segment_seq(&format!("{number}.m4s"))
+}
+
 /// Is this the name of an init section?
 pub fn is_init(file: &str) -> bool {
-    let own = file.strip_prefix("init-").and_then(|rest| rest.strip_suffix(".mp4"));
-    file == INIT_FILE || own.is_some_and(|number| segment_seq(&format!("{number}.m4s")).is_some())
+    file == INIT_FILE || own_init_seq(file).is_some()
 }
 
 /// The session whose folder has this name; only the canonical spelling counts.
@@ -205,6 +210,7 @@ mod tests {
         assert_eq!(given_up_seq(&given_up_file(7)), Some(7));
         assert_eq!(segment_seq(&given_up_file(7)), None);
         assert_eq!(segment_seq(&own_init_file(7)), None);
+        assert_eq!(own_init_seq(&own_init_file(7)), Some(7));
         assert!(is_init(&own_init_file(7)) && is_init(INIT_FILE) && !is_init("init-7.mp4") && !is_init("init-..mp4"));
         assert_eq!(given_up_seq("00000007.m4s"), None);
     }

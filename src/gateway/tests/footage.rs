@@ -113,9 +113,13 @@ async fn the_init_section_of_a_playlist_is_served() {
     world.store(ResponseTemplate::new(200).set_body_bytes(b"init 1")).await;
     let text = world.text(RANGE).await;
     let uri = text.split("#EXT-X-MAP:URI=\"").nth(1).and_then(|rest| rest.split('"').next()).expect("a map").to_owned();
-    for uri in [uri, format!("/media/{}/{}/source/init", stream(), session(1))] {
+    let folder = format!("/media/{}/{}/source", stream(), session(1));
+    // As live names those of a single segment, for a player that lags.
+    for uri in [uri, format!("{folder}/init"), format!("{folder}/init-00000001.mp4")] {
         assert_eq!(world.get(&uri).await.bytes().await.expect("bytes"), b"init 1"[..]);
     }
+    let unknown = world.get(&format!("{folder}/init-00000007.mp4")).await;
+    assert_eq!(unknown.status(), StatusCode::NOT_FOUND);
 }
 
 #[tokio::test]
