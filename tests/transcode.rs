@@ -328,10 +328,13 @@ fn an_edit_holds_from_the_next_segment_on_without_a_restart() {
     let mut world = World::h264();
     let seqs = world.numbers("source");
     let last = *seqs.last().expect("segments");
-    // The last one is still being recorded.
-    let later = world.rendition("source").join(spool::segment_file(last));
-    let aside = world.spool().join("aside");
-    fs::rename(&later, &aside).expect("moves");
+    // The last two are still being recorded.
+    let later = |seq: u64| world.rendition("source").join(spool::segment_file(seq));
+    let aside = |seq: u64| world.spool().join(format!("aside-{seq}"));
+    let (later, aside) = ([later(last - 1), later(last)], [aside(last - 1), aside(last)]);
+    for (later, aside) in later.iter().zip(&aside) {
+        fs::rename(later, aside).expect("moves");
+    }
     world.tell(1, &[("low", 240, 400)]);
     world.start();
     world.await_that("the first ones", || world.numbers("low").len() == seqs.len() - 1);
@@ -339,11 +342,19 @@ fn an_edit_holds_from_the_next_segment_on_without_a_restart() {
     let before = fs::read(&first).expect("reads");
     world.tell(2, &[("low", 120, 60)]);
     world.await_that("the revision", || world.report().revision == 2);
-    fs::rename(&aside, &later).expect("moves");
-    world.await_that("the last one", || world.numbers("low") == seqs);
+    for (later, aside) in later.iter().zip(&aside) {
+        fs::rename(aside, later).expect("moves");
+    }
+    world.await_that("the last ones", || world.numbers("low") == seqs);
     assert_eq!(fs::read(&first).expect("reads"), before, "nothing is made twice");
     // Another picture needs another decoder: its init section lies beside it, the session keeps its first one.
-    assert!(world.rendition("low").join(spool::own_init_file(last)).exists());
+    let own = |seq: u64| fs::read(world.rendition("low").join(spool::own_init_file(seq))).expect("its init section");
+    assert!(own(last) == own(last - 1), "one EXT-X-MAP for all that follow");
+    let inode = |seq: u64| {
+        let file = world.rendition("low").join(spool::own_init_file(seq));
+        std::os::unix::fs::MetadataExt::ino(&fs::metadata(file).expect("there"))
+    };
+    assert_eq!(inode(last), inode(last - 1));
     assert_eq!(world.packets("low", last, "v").len(), world.packets("source", last, "v").len());
     let size = |seq: u64| fs::metadata(world.rendition("low").join(spool::segment_file(seq))).expect("there").len();
     assert!(size(last) * 2 < size(0), "{} {}", size(last), size(0));

@@ -163,7 +163,11 @@ fn take(made: &Path, folder: &Path, rendition: &Rendition, seq: u64, wanted: &Me
     match fs::read(&first) {
         // The session's rendition keeps its first one: two jobs differ in what the encoder noted of its bit rates.
         Ok(bytes) if parse_init(&bytes).is_ok_and(|known| known.decodes_like(&init)) => {}
-        Ok(_) => fs::rename(&init_file, folder.join(spool::own_init_file(seq)))?,
+        // After an edit: the bytes of the one before, where they fit, or every segment would bring a new EXT-X-MAP.
+        Ok(_) => match newest_like(folder, &init)? {
+            Some(known) => link(&known, &folder.join(spool::own_init_file(seq)))?,
+            None => fs::rename(&init_file, folder.join(spool::own_init_file(seq)))?,
+        },
         Err(error) if error.kind() == ErrorKind::NotFound => fs::rename(&init_file, &first)?,
         Err(error) => return Err(error.into()),
     }
@@ -171,6 +175,26 @@ fn take(made: &Path, folder: &Path, rendition: &Rendition, seq: u64, wanted: &Me
     match renameat_with(CWD, &segment_file, CWD, folder.join(spool::segment_file(seq)), RenameFlags::NOREPLACE) {
         Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
         Err(error) => Err(io::Error::from(error).into()),
+    }
+}
+
+/// The newest init section of a single segment that needs the same decoder.
+fn newest_like(folder: &Path, init: &Init) -> io::Result<Option<PathBuf>> {
+    let number = |entry: fs::DirEntry| spool::own_init_seq(entry.file_name().to_str()?);
+    let mut numbers: Vec<u64> = fs::read_dir(folder)?.flatten().filter_map(number).collect();
+    numbers.sort_unstable();
+    let mut files = numbers.into_iter().rev().map(|seq| folder.join(spool::own_init_file(seq)));
+    // The agent may have let go of one since.
+    let fits =
+        |file: &PathBuf| fs::read(file).is_ok_and(|b| parse_init(&b).is_ok_and(|known| known.decodes_like(init)));
+    Ok(files.find(fits))
+}
+
+fn link(from: &Path, to: &Path) -> io::Result<()> {
+    match fs::hard_link(from, to) {
+        // A job that was killed between its two files.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        other => other,
     }
 }
 
