@@ -5,10 +5,14 @@
 
 use jiff::{SignedDuration, Timestamp};
 use sqlx::SqliteConnection;
+use uuid::Uuid;
 
 use super::{Error, Reader, Writer, column, pinning, sql, time};
 use crate::domain::retention;
 
+/// How long a session that began before the horizon is remembered without footage: so late an agent or a player may still
+/// ask, and must hear that its footage was removed.
+const REMEMBERED: SignedDuration = SignedDuration::from_hours(30 * 24);
 /// How long a finished tombstone is kept as evidence.
 const EVIDENCE: SignedDuration = SignedDuration::from_hours(7 * 24);
 /// Roll-ups that leave in one transaction: bounds how long the writer is busy.
@@ -138,6 +142,31 @@ pub(super) async fn forget(tx: &mut SqliteConnection, stream: i64, now: Timestam
     Ok(())
 }
 
+/// Forgets sessions that are long over, all but the newest.
+async fn forget_sessions(tx: &mut SqliteConnection, stream: i64, horizon: Timestamp) -> Result<(), Error> {
+    let began = horizon.saturating_sub(REMEMBERED).unwrap_or(Timestamp::MIN).as_millisecond();
+    // Sessions are UUIDv7: their texts are in the order of their begin.
+    let before = Uuid::from_u128(u128::from(u64::try_from(began).unwrap_or(0)) << 80).to_string();
+    let sessions: Vec<i64> = sqlx::query_scalar(
+        "SELECT id FROM sessions e WHERE stream_id = ?1 AND uid < ?2
+           AND uid < (SELECT max(uid) FROM sessions WHERE stream_id = ?1)
+           AND NOT EXISTS (SELECT 1 FROM segments g WHERE g.session_id = e.id)
+           AND NOT EXISTS (SELECT 1 FROM gaps g WHERE g.session_id = e.id) LIMIT ?3",
+    )
+    .bind(stream)
+    .bind(before)
+    .bind(BATCH)
+    .fetch_all(&mut *tx)
+    .await
+    .map_err(sql("find sessions that are over"))?;
+    for session in sessions {
+        for statement in ["DELETE FROM tracks WHERE session_id = ?1", "DELETE FROM sessions WHERE id = ?1"] {
+            sqlx::query(statement).bind(session).execute(&mut *tx).await.map_err(sql("forget a session"))?;
+        }
+    }
+    Ok(())
+}
+
 /// A member of an unstored roll-up is lost for good (in one rendition, or in all): the pin could never come about. The
 /// others go back to being open.
 pub(super) async fn lose(
@@ -213,7 +242,12 @@ impl Writer {
                     .await
                     .map_err(sql("remove what was never pinned"))?;
             }
+            forget_sessions(&mut tx, stream, time(horizon)).await?;
         }
+        sqlx::query("DELETE FROM inits WHERE NOT EXISTS (SELECT 1 FROM segments g WHERE g.init_id = inits.id)")
+            .execute(&mut *tx)
+            .await
+            .map_err(sql("remove init sections that nothing needs"))?;
         sqlx::query("DELETE FROM tombstones WHERE done_us < ?1")
             .bind((now - EVIDENCE).as_microsecond())
             .execute(&mut *tx)

@@ -312,6 +312,24 @@ async fn a_transcoder_has_stopped_when_its_ladder_or_its_pipeline_goes() {
 }
 
 #[tokio::test]
+async fn sessions_and_init_sections_without_footage_go_long_after_it() {
+    let fixture = catalogue().await;
+    let brief = StreamConfig { retention_seconds: 100, ..stream_config() };
+    record(&fixture, vec![Fact::Camera(1, camera_config()), Fact::Stream(1, Box::new(brief))], 0).await;
+    // The first is older than any that a player or an agent could still ask about; the second is the newest.
+    record(&fixture, [segments(1, 0..3, 0), segments(2, 0..1, 20)].concat(), 30).await;
+    roll_up(&fixture, 30).await;
+    let count = async |table: &str| -> i64 {
+        let query = format!("SELECT count(*) FROM {table}");
+        sqlx::query_scalar(sqlx::AssertSqlSafe(query)).fetch_one(&fixture.writer.pool).await.expect("counts")
+    };
+    assert_eq!((count("sessions").await, count("inits").await), (2, 2));
+    assert_eq!(fixture.writer.expire(at(200)).await.expect("expires"), 1);
+    assert_eq!((count("segments").await, count("sessions").await, count("tracks").await), (0, 1, 1));
+    assert_eq!(count("inits").await, 0);
+}
+
+#[tokio::test]
 async fn the_ledger_refuses_to_be_altered_and_shows_it_when_forced() {
     let fixture = catalogue().await;
     state(&fixture, report(Phase::Running, Some(1)), 2).await;
