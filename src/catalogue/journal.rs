@@ -1,5 +1,7 @@
 //! The ledger's rows (row C4); the chain itself is [`crate::domain::ledger`].
 
+use std::time::{Duration, Instant};
+
 use jiff::Timestamp;
 use serde_json::Value;
 use sqlx::SqliteConnection;
@@ -9,6 +11,24 @@ use crate::domain::ledger::{GENESIS, Row, Verifier, hash};
 
 /// Rows read at once while the chain is checked.
 const PAGE: i64 = 1_000;
+
+/// After this time the whole chain is checked anew.
+const CHECKED_FOR: Duration = Duration::from_secs(600);
+
+/// How far the chain was found to hold.
+#[derive(Debug)]
+pub(super) struct Checked {
+    since: Instant,
+    verifier: Verifier,
+    count: u64,
+    after: i64,
+}
+
+impl Default for Checked {
+    fn default() -> Self {
+        Self { since: Instant::now(), verifier: Verifier::default(), count: 0, after: i64::MIN }
+    }
+}
 
 /// Writes the next row.
 pub(super) async fn append(tx: &mut SqliteConnection, kind: &str, body: &Value, now: Timestamp) -> Result<(), Error> {
@@ -49,20 +69,24 @@ impl Reader {
             .collect())
     }
 
-    /// Checks the whole chain: how many rows there are, and where it breaks if it does.
+    /// Checks the chain: how many rows there are, and where it breaks if it does. What was checked a short while ago is not
+    /// read again.
     pub async fn verify_ledger(&self) -> Result<(u64, Option<i64>), Error> {
-        let (mut verifier, mut count, mut after) = (Verifier::default(), 0, i64::MIN);
+        let mut known = self.ledger.lock().await;
+        if known.since.elapsed() > CHECKED_FOR {
+            *known = Checked::default();
+        }
         loop {
-            let rows = self.ledger(after, PAGE).await?;
+            let rows = self.ledger(known.after, PAGE).await?;
             for row in &rows {
-                if let Err(broken) = verifier.check(row) {
-                    return Ok((count, Some(broken.id)));
+                if let Err(broken) = known.verifier.check(row) {
+                    return Ok((known.count, Some(broken.id)));
                 }
-                count += 1;
+                known.count += 1;
+                known.after = row.id;
             }
-            match rows.last() {
-                Some(last) => after = last.id,
-                None => return Ok((count, None)),
+            if rows.is_empty() {
+                return Ok((known.count, None));
             }
         }
     }

@@ -4,13 +4,14 @@
 //! a [`Reader`] (a pool). Rows and the messages they cause are written in one transaction, so that a kill at any point
 //! leaves a state from which the recorder's loops go on.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use sqlx::{
     SqlitePool,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
+use tokio::sync::Mutex;
 
 mod footage;
 mod intake;
@@ -89,6 +90,7 @@ pub struct Writer {
 #[derive(Clone, Debug)]
 pub struct Reader {
     pool: SqlitePool,
+    ledger: Arc<Mutex<journal::Checked>>,
 }
 
 /// Opens the catalogue in `folder`, creating or migrating it.
@@ -114,7 +116,7 @@ pub async fn open(folder: &Path) -> Result<(Writer, Reader), Error> {
         .connect_with(options.read_only(true).create_if_missing(false))
         .await
         .map_err(failed)?;
-    Ok((Writer { pool: writer }, Reader { pool: reader }))
+    Ok((Writer { pool: writer }, Reader { pool: reader, ledger: Arc::default() }))
 }
 
 impl Writer {

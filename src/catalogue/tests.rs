@@ -312,6 +312,23 @@ async fn a_transcoder_has_stopped_when_its_ladder_or_its_pipeline_goes() {
 }
 
 #[tokio::test]
+async fn what_was_checked_of_the_ledger_is_not_read_again_for_each_page() {
+    let fixture = catalogue().await;
+    for (second, phase) in [(1, Phase::Running), (2, Phase::Paused)] {
+        state(&fixture, report(phase, Some(1)), second).await;
+    }
+    assert_eq!(fixture.reader.verify_ledger().await.expect("reads"), (2, None));
+    let pool = &fixture.writer.pool;
+    sqlx::query("DROP TRIGGER ledger_is_append_only_update").execute(pool).await.expect("drops");
+    sqlx::query("UPDATE ledger SET body = '{}' WHERE id = 1").execute(pool).await.expect("alters");
+    state(&fixture, report(Phase::Running, Some(2)), 3).await;
+    assert_eq!(fixture.reader.verify_ledger().await.expect("reads"), (3, None), "only what is new");
+    state(&fixture, report(Phase::Paused, None), 4).await;
+    sqlx::query("UPDATE ledger SET body = '{}' WHERE id = 4").execute(pool).await.expect("alters");
+    assert_eq!(fixture.reader.verify_ledger().await.expect("reads"), (3, Some(4)));
+}
+
+#[tokio::test]
 async fn sessions_and_init_sections_without_footage_go_long_after_it() {
     let fixture = catalogue().await;
     let brief = StreamConfig { retention_seconds: 100, ..stream_config() };
