@@ -319,16 +319,19 @@ impl Reader {
         let mut found = None;
         for row in &camera.rows {
             let init: Option<InitRow> = sqlx::query_as(
-                "SELECT codecs, width, height, max(bandwidth) AS bandwidth,
-                   sum(bytes) * 8000000 / max(sum(media_us), 1) AS average,
-                   sum(frames) * 1000000000 / sum(CASE WHEN frames > 0 THEN media_us END) AS frame_rate
-                 FROM (
+                // Trap: beside one max() SQLite takes the other columns from the row that holds it: only the begins may
+                // choose here, the peak is asked for apart.
+                "WITH part AS (
                    SELECT i.codecs, i.width, i.height, g.bytes * 8000000 / max(g.media_us, 1) AS bandwidth, g.start_us,
                      g.bytes, g.media_us, g.frames
                    FROM segments g JOIN inits i ON i.id = g.init_id
                    WHERE g.camera_id = ?1 AND g.rendition = ?2 AND g.start_us >= ?3 AND g.start_us < ?4
                    ORDER BY g.start_us DESC LIMIT 1000)
-                 HAVING count(*) > 0",
+                 SELECT codecs, width, height, max(start_us) AS newest,
+                   (SELECT max(bandwidth) FROM part) AS bandwidth,
+                   sum(bytes) * 8000000 / max(sum(media_us), 1) AS average,
+                   sum(frames) * 1000000000 / sum(CASE WHEN frames > 0 THEN media_us END) AS frame_rate
+                 FROM part HAVING count(*) > 0",
             )
             .bind(row)
             .bind(rendition)

@@ -329,6 +329,17 @@ async fn what_was_checked_of_the_ledger_is_not_read_again_for_each_page() {
 }
 
 #[tokio::test]
+async fn a_master_playlist_says_what_the_newest_part_needs() {
+    let fixture = catalogue().await;
+    let lean = Segment { blob: Blob { bytes: 1, ..blob(b"lean") }, width: 426, height: 240, ..segment(1, 1, 0) };
+    record(&fixture, [segments(1, 0..1, 0), vec![Fact::Segment(Box::new(lean))]].concat(), 20).await;
+    let camera = fixture.reader.camera("demo", "camera").await.expect("reads").expect("known");
+    let variant = fixture.reader.variant(&camera, "source", at(0), at(60)).await.expect("reads").expect("some");
+    let peak = i64::try_from(segment(1, 0, 0).blob.bytes).expect("small") * 2;
+    assert_eq!((variant.width, variant.height, variant.bandwidth), (426, 240, peak));
+}
+
+#[tokio::test]
 async fn sessions_and_init_sections_without_footage_go_long_after_it() {
     let fixture = catalogue().await;
     let brief = StreamConfig { retention_seconds: 100, ..stream_config() };
