@@ -87,3 +87,9 @@ export function positionAt(fragments, moment) {
   const f = fragments.find((f) => moment < f.programDateTime + f.duration * SECOND);
   return f ? f.start + Math.max(moment - f.programDateTime, 0) / SECOND : null;
 }
+
+/** Name of a rendition, as it stands in the address of its playlist. */
+export const nameOf = ({ uri }) => new URL(uri).searchParams.get('rendition') ?? 'source';
+
+/** Which level to take one's bearings from: the source has every segment there is, a rendition may lack some. */
+export const bearings = (levels) => levels.find((level) => nameOf(level) === 'source') ?? levels[0];

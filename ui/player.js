@@ -3,7 +3,7 @@
 // is the viewer's business.
 
 import { seconds, sentence } from './api.js';
-import { momentAt, positionAt } from './footage.js';
+import { bearings, momentAt, nameOf, positionAt } from './footage.js';
 import { MINUTE, SECOND } from './time.js';
 
 const { Hls } = window;
@@ -42,9 +42,6 @@ function policy(maxNumRetry) {
   const retry = { maxNumRetry, retryDelayMs: 500, maxRetryDelayMs: 4000 };
   return { default: { maxTimeToFirstByteMs: 10_000, maxLoadTimeMs: 20_000, timeoutRetry: retry, errorRetry: retry } };
 }
-
-/** Name of a rendition, as it stands in the address of its playlist. */
-const nameOf = ({ uri }) => new URL(uri).searchParams.get('rendition') ?? 'source';
 
 export class Player {
   #video;
@@ -177,7 +174,7 @@ export class Player {
         if (start === null) this.#tell.outside(source);
         else this.#begin(source, start);
       });
-      scout.loadSource(hls.levels[0].uri);
+      scout.loadSource(bearings(hls.levels).uri);
     });
     hls.loadSource(source.url);
     hls.attachMedia(this.#video);

@@ -5,7 +5,7 @@ import { test } from 'node:test';
 
 process.env.TZ = 'Europe/Berlin';
 const { dayOf, duration, fromValue, HOUR, MINUTE, SECOND, shiftDay } = await import('../time.js');
-const { coverage, following, gapAt, momentAt, positionAt, reasonText, snap, source } = await import('../footage.js');
+const { bearings, coverage, following, gapAt, momentAt, positionAt, reasonText, snap, source } = await import('../footage.js');
 const { format, parse } = await import('../route.js');
 const { seconds, sentence } = await import('../api.js');
 
@@ -21,6 +21,13 @@ test('a day is the local one, also when the clock changes', () => {
   assert.deepEqual(shiftDay(shiftDay(october, -1), 1), october);
   assert.equal(fromValue('2026-07-01T08:00:05'), at('2026-07-01T06:00:05Z'));
   assert.equal(fromValue('2026-07-01'), at('2026-06-30T22:00:00Z'));
+});
+
+test('bearings are taken from the source, whatever its bit rate', () => {
+  const level = (query) => ({ uri: `http://dsn.test/hls/n/c/replay.m3u8?from=1${query}` });
+  const [low, source] = [level('&rendition=240p'), level('')];
+  assert.equal(bearings([low, source]), source);
+  assert.equal(bearings([low]), low);
 });
 
 test('durations read well', () => {
