@@ -27,6 +27,8 @@ struct World {
     folder: tempfile::TempDir,
     session: SessionId,
     transcoder: Option<Child>,
+    /// Instead of the real one.
+    ffmpeg: Option<PathBuf>,
 }
 
 impl World {
@@ -34,7 +36,7 @@ impl World {
     fn new(codec: &[&str], audio: bool) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let session = SessionId::new();
-        let world = Self { folder, session, transcoder: None };
+        let world = Self { folder, session, transcoder: None, ffmpeg: None };
         fs::create_dir_all(world.rendition("source")).expect("a folder");
         fs::create_dir(world.assignment()).expect("a folder");
         let clip = world.folder.path().join("clip.mp4");
@@ -114,6 +116,7 @@ impl World {
             .arg("transcoder")
             .env("DSN_SPOOL", self.spool())
             .env("DSN_ASSIGNMENT", self.assignment())
+            .env("DSN_FFMPEG", self.ffmpeg.as_deref().unwrap_or(Path::new("ffmpeg")))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -324,6 +327,29 @@ fn a_damaged_segment_is_given_up_and_holds_nobody_up() {
 }
 
 #[test]
+fn a_segment_that_takes_the_transcoder_along_is_given_up_after_three_times() {
+    let mut world = World::h264();
+    let seqs = world.numbers("source");
+    for seq in &seqs[..seqs.len() - 1] {
+        fs::remove_file(world.rendition("source").join(spool::segment_file(*seq))).expect("removed");
+    }
+    let last = *seqs.last().expect("segments");
+    world.tell(1, &[("120p", 120, 100)]);
+    let slow = world.spool().join("ffmpeg");
+    fs::write(&slow, "#!/bin/sh\nexec sleep 60\n").expect("writes");
+    fs::set_permissions(&slow, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("a program");
+    world.ffmpeg = Some(slow);
+    for _ in 0..3 {
+        world.start();
+        world.await_that("a job", || world.rendition(spool::LADDER_FOLDER).exists());
+        world.kill();
+        fs::remove_dir_all(world.rendition(spool::LADDER_FOLDER)).expect("removed");
+    }
+    world.start();
+    world.await_that("the mark", || world.given_up("120p") == [last]);
+}
+
+#[test]
 fn an_edit_holds_from_the_next_segment_on_without_a_restart() {
     let mut world = World::h264();
     let seqs = world.numbers("source");
@@ -337,7 +363,7 @@ fn an_edit_holds_from_the_next_segment_on_without_a_restart() {
     }
     world.tell(1, &[("low", 240, 400)]);
     world.start();
-    world.await_that("the first ones", || world.numbers("low").len() == seqs.len() - 1);
+    world.await_that("the first ones", || world.numbers("low").len() == seqs.len() - 2);
     let first = world.rendition("low").join(spool::segment_file(0));
     let before = fs::read(&first).expect("reads");
     world.tell(2, &[("low", 120, 60)]);

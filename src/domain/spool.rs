@@ -9,6 +9,7 @@
 //! <spool>/<session>/<rendition>/init-%08d.mp4     the same, for a segment that init.mp4 does not fit
 //! <spool>/<session>/<rendition>/%08d.given-up     transcoder → agent: this one will not be made, and why
 //! <spool>/<session>/.ladder/                      the transcoder's own; removed when it starts
+//! <spool>/<session>/.tries/%08d                   the transcoder's own: how often it has begun with a segment
 //! <spool>/.agent/                                 the agent's own
 //! <assignment>/assignment.json                    agent → runner: Envelope<Assignment>
 //! <assignment>/transcoder.json                    agent → transcoder: Envelope<LadderAssignment>
@@ -33,6 +34,8 @@ pub const LADDER_FILE: &str = "transcoder.json";
 pub const TRANSCODER_REPORT_FILE: &str = "report-transcoder.json";
 /// The transcoder's own folder in a session: nothing in it is finished.
 pub const LADDER_FOLDER: &str = ".ladder";
+/// How often the transcoder has begun with a segment, in a session.
+pub const TRIES_FOLDER: &str = ".tries";
 /// What the runner says.
 pub const REPORT_FILE: &str = "report-capture.json";
 /// What a session is, in its folder.

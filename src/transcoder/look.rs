@@ -79,6 +79,28 @@ pub fn waiting(
     Ok(waiting)
 }
 
+fn tries_file(spool: &Path, session: SessionId, seq: u64) -> PathBuf {
+    spool.join(session.to_string()).join(spool::TRIES_FOLDER).join(format!("{seq:08}"))
+}
+
+/// How often a segment was begun with and not finished.
+pub fn tries(spool: &Path, session: SessionId, seq: u64) -> u32 {
+    fs::read_to_string(tries_file(spool, session, seq)).ok().and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+/// Notes it before ffmpeg runs, because that may take us along (memory): a memory of ours would not survive it. 0 forgets.
+pub fn note_tries(spool: &Path, session: SessionId, seq: u64, tries: u32) -> io::Result<()> {
+    let file = tries_file(spool, session, seq);
+    if tries == 0 {
+        return match fs::remove_file(file) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            other => other,
+        };
+    }
+    make(&spool.join(session.to_string()).join(spool::TRIES_FOLDER))?;
+    files::replace(&file, tries.to_string().as_bytes(), false)
+}
+
 /// Does this rendition lack the segment?
 pub fn lacks(spool: &Path, session: SessionId, seq: u64, rendition: &str) -> bool {
     let folder = folder(spool, session, rendition);
@@ -92,7 +114,7 @@ pub fn give_up(spool: &Path, segment: &Waiting, renditions: &[Rendition], why: &
         make(&folder)?;
         files::replace(&folder.join(spool::given_up_file(segment.seq)), why.as_bytes(), false)?;
     }
-    Ok(())
+    note_tries(spool, segment.session, segment.seq, 0)
 }
 
 /// Makes the folder of a rendition in a session that is still there.

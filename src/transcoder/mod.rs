@@ -115,7 +115,10 @@ impl<'a> Transcoder<'a> {
     /// Looks at the spool and does one job; `false` when there is nothing to do at the moment.
     async fn round(&mut self, told: &Envelope<LadderAssignment>, shutdown: &CancellationToken) -> bool {
         let renditions = usable(&told.data.renditions);
-        let tries = |session, seq| self.tried.get(&(session, seq)).map_or(0, |tried| tried.tries);
+        let tries = |session, seq| {
+            let ours = self.tried.get(&(session, seq)).map_or(0, |tried| tried.tries);
+            ours.max(look::tries(&self.args.spool, session, seq))
+        };
         let waiting = match look::waiting(&self.args.spool, &renditions, tries) {
             Ok(waiting) => waiting,
             Err(error) => {
@@ -133,16 +136,29 @@ impl<'a> Transcoder<'a> {
         }
         for segment in &next.failed {
             let why = self.tried.get(&(segment.session, segment.seq)).map(|tried| tried.why.clone());
-            self.give_up(segment, &renditions, &why.unwrap_or_default());
+            self.give_up(segment, &renditions, why.as_deref().unwrap_or("the transcoder ended while it was at it"));
         }
         self.say(told, next.behind_us, next.job.is_none());
         let Some(segment) = next.job else { return false };
-        let (session, seq) = (segment.session, segment.seq);
+        let (session, seq, before) = (segment.session, segment.seq, segment.tries);
         self.reporter.update(|report| report.starts += 1);
+        let note = |tries| {
+            if let Err(error) = look::note_tries(&self.args.spool, session, seq, tries) {
+                tracing::warn!(%session, seq, "failed to note a try: {error}");
+            }
+        };
+        note(before + 1);
         let done = tokio::select! {
             done = work::transcode(self.args, session, seq, &renditions) => done,
-            () = shutdown.cancelled() => return false,
+            // That was no try.
+            () = shutdown.cancelled() => {
+                note(before);
+                return false;
+            }
         };
+        if matches!(done, Ok(()) | Err(Failed::Gone)) {
+            note(0);
+        }
         match done {
             Ok(()) => self.failure = None,
             // The agent let go of it meanwhile.
