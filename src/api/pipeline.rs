@@ -246,7 +246,8 @@ pub struct PipelineStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub instances: Vec<InstanceRow>,
-    /// `Ready`, `CamerasAccepted`, `Capturing`, `Transcoding` (with `transcode`), `Stored`, `ControlPlane`.
+    /// `Ready`, `CamerasAccepted`, `Capturing`, `Transcoding` (with `transcode`), `Stored`, `ControlPlane`, `Drained` (while
+    /// a camera leaves).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

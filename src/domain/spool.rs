@@ -57,7 +57,7 @@ pub const USERNAME_FILE: &str = "username";
 /// See [`USERNAME_FILE`].
 pub const PASSWORD_FILE: &str = "password";
 
-/// The runner touches its report at least this often; twice as old is silent.
+/// The runner touches its report at least this often; three times as old is silent.
 pub const REPORT_TOUCH_SECONDS: u64 = 5;
 
 /// Name of the file of a segment.

@@ -15,7 +15,7 @@ use crate::domain::{
 
 /// An instance that said nothing for this long is silent: three heartbeats and a half.
 pub const SILENCE: SignedDuration = SignedDuration::from_secs((HEARTBEAT_SECONDS * 7 / 2).cast_signed());
-/// The recorder is silent when it said nothing about a pipeline for this long (it speaks once a minute).
+/// The recorder is silent when it said nothing about a pipeline for this long (it speaks every 30 s).
 pub const RECORDER_SILENCE: SignedDuration = SignedDuration::from_secs(180);
 /// Footage that waits longer than this to be stored is worth a word.
 pub const LAG: SignedDuration = SignedDuration::from_mins(5);
