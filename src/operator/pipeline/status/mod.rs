@@ -146,7 +146,8 @@ fn rows<'a>(judged: impl Iterator<Item = &'a Judged<'a>>, previous: &PipelineSta
     let captures = |row: &InstanceRow| row.role == Role::Capture.as_str();
     let running =
         rows.iter().filter(|(state, row, leaving)| *state == State::Running && !leaving && captures(row)).count();
-    rows.sort_by(|a, b| (a.0, &a.1.camera, &a.1.uid).cmp(&(b.0, &b.1.camera, &b.1.uid)));
+    // By role before uid: what is the same must look the same wherever it is made.
+    rows.sort_by(|(a, x, _), (b, y, _)| (a, &x.camera, &x.role, &x.uid).cmp(&(b, &y.camera, &y.role, &y.uid)));
     (rows.into_iter().take(ROWS).map(|(_, row, _)| row).collect(), running)
 }
 
