@@ -60,6 +60,9 @@ pub fn arguments(job: &Job) -> Vec<String> {
         [
             "-fps_mode",
             "passthrough",
+            // Or the encoder counts in frames of the nominal rate, and moves those of a camera that is not that exact.
+            "-enc_time_base",
+            "1:90000",
             "-c:v",
             "libx264",
             "-preset",
