@@ -2,12 +2,13 @@
 //!
 //! In the order of the flow: what is declared ([`duration`], [`source`]), who takes part ([`id`], [`name`]),
 //! what they say to each other ([`control`], [`token`]), what ffmpeg is told ([`capture`], [`ladder`]), what it complains about
-//! ([`diagnosis`]), what it leaves behind ([`spool`], [`fmp4`], [`clock`], [`session`], [`segment`], [`cid`]), where
-//! that is kept ([`pin`], [`retention`]) and how it is played ([`live`], [`playlist`]).
+//! ([`diagnosis`]), what it leaves behind ([`spool`], [`fmp4`], [`mpegts`], [`media`], [`codec`], [`clock`], [`session`],
+//! [`segment`], [`cid`]), where that is kept ([`pin`], [`retention`]) and how it is played ([`live`], [`playlist`]).
 
 pub mod capture;
 pub mod cid;
 pub mod clock;
+pub mod codec;
 pub mod control;
 pub mod coverage;
 pub mod diagnosis;
@@ -19,6 +20,8 @@ pub mod identity;
 pub mod ladder;
 pub mod ledger;
 pub mod live;
+pub mod media;
+pub mod mpegts;
 pub mod name;
 pub mod pin;
 pub mod playlist;
