@@ -145,6 +145,26 @@ fn refused() -> Vec<(&'static str, String, &'static str)> {
             "must be of type integer",
         ),
         (
+            "a container of its own",
+            pipeline("p", &format!("{CAMERAS}; capture: {{container: MKV}}")),
+            "supported values: \"FMP4\", \"MPEGTS\"",
+        ),
+        (
+            "a container in small letters",
+            pipeline("p", &format!("{CAMERAS}; capture: {{container: mpegts}}")),
+            "supported values: \"FMP4\", \"MPEGTS\"",
+        ),
+        (
+            "audio as somebody else encodes it",
+            pipeline("p", &format!("{CAMERAS}; capture: {{audio: MP3}}")),
+            "supported values: \"AAC\", \"Copy\", \"None\"",
+        ),
+        (
+            "audio switched off as a truth value",
+            pipeline("p", &format!("{CAMERAS}; capture: {{audio: false}}")),
+            "supported values: \"AAC\", \"Copy\", \"None\"",
+        ),
+        (
             "a ladder without rungs",
             pipeline("p", &format!("{CAMERAS}; transcode: {{sidecar: {{renditions: []}}}}")),
             "list at least one, e.g. [{name: 480p, height: 480, videoBitrateKbps: 800}]",
@@ -299,7 +319,7 @@ fn accepted() -> Vec<(&'static str, String)> {
             "a Pipeline's everything",
             pipeline(
                 &long(52),
-                "state: Paused; cameras: {names: [lobby]}; capture: {segmentSeconds: 30}; storage: {groupRef: {name: default}, replicas: 9, retention: 1h30m5s250ms, rollupSeconds: 3600, deletionPolicy: Delete}; spool: {size: 10Gi, storageClassName: fast, ephemeral: false}; pod: {nodeSelector: {vlan: cameras}, tolerations: [{operator: Exists}], priorityClassName: high, imagePullSecrets: [{name: registry}]}",
+                "state: Paused; cameras: {names: [lobby]}; capture: {segmentSeconds: 30, container: MPEGTS, audio: None}; storage: {groupRef: {name: default}, replicas: 9, retention: 1h30m5s250ms, rollupSeconds: 3600, deletionPolicy: Delete}; spool: {size: 10Gi, storageClassName: fast, ephemeral: false}; pod: {nodeSelector: {vlan: cameras}, tolerations: [{operator: Exists}], priorityClassName: high, imagePullSecrets: [{name: registry}]}",
             ),
         ),
         ("a spool in plain bytes", pipeline("bytes", &format!("{CAMERAS}; spool: {{size: 1000000000}}"))),

@@ -6,7 +6,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Args, assignment::Applied, context::Context, live::Live, outbox::Outbox, spool::Spool};
 use crate::domain::{
-    control::{Activity, Assignment, CaptureSource, ObjectRef},
+    container::Container,
+    control::{Activity, Assignment, Audio, CaptureSource, ObjectRef},
     id::{InstanceUid, Role, StreamId},
     name::secret_key,
     spool::AGENT_FOLDER,
@@ -53,6 +54,8 @@ fn assignment(activity: Activity, storage_url: &str) -> Assignment {
             credentials_secret: None,
         },
         segment_seconds: 4,
+        container: Container::default(),
+        audio: Audio::default(),
         storage_url: storage_url.into(),
         spool_bytes: 1 << 30,
     }

@@ -21,6 +21,7 @@ use tokio_util::io::ReaderStream;
 
 use super::{context::Context, spool::folder_path};
 use crate::domain::{
+    container::Container,
     ladder::is_rendition,
     live::{LiveSegment, LiveWindow},
     name::secret_key,
@@ -37,21 +38,21 @@ pub struct Live {
 
 impl Live {
     /// With what an earlier agent left.
-    pub fn new(segments: &[Segment], init_file: impl Fn(&Segment) -> String) -> Self {
+    pub fn new(segments: &[Segment], init_file: impl Fn(&Segment) -> Option<String>) -> Self {
         let live = Self::default();
         for segment in segments {
-            live.push(segment, &init_file(segment));
+            live.push(segment, init_file(segment).as_deref());
         }
         live
     }
 
     /// Takes the next segment, or an older one of another rendition; `init`: the file of its init section.
-    pub fn push(&self, segment: &Segment, init: &str) {
+    pub fn push(&self, segment: &Segment, init: Option<&str>) {
         let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
         let segment = LiveSegment {
             key: segment.key.clone(),
-            file: spool::segment_file(segment.key.seq),
-            init: Some(init.to_owned()),
+            file: spool::segment_file(segment.key.seq, segment.container()),
+            init: init.map(str::to_owned),
             sha256: segment.blob.sha256.clone(),
             bytes: segment.blob.bytes,
             codecs: segment.codecs.clone(),
@@ -120,16 +121,14 @@ async fn file(
     UrlPath((session, rendition, file)): UrlPath<(String, String, String)>,
 ) -> Response {
     let session = spool::session_of(&session).filter(|_| rendition == SOURCE || is_rendition(&rendition));
-    let path = match session {
-        Some(session) if spool::segment_seq(&file).is_some() || spool::is_init(&file) => {
-            folder_path(session, &rendition).join(&file)
-        }
-        _ => return StatusCode::NOT_FOUND.into_response(),
+    let Some((session, container)) = session.zip(Container::of_file(&file)) else {
+        return StatusCode::NOT_FOUND.into_response();
     };
+    let path = folder_path(session, &rendition).join(&file);
     let Ok((open, length, _)) = open(&context, &path) else { return StatusCode::NOT_FOUND.into_response() };
     let body = Body::from_stream(ReaderStream::with_capacity(tokio::io::AsyncReadExt::take(open, length), 64 << 10));
     let headers = [
-        (header::CONTENT_TYPE, "video/mp4".to_owned()),
+        (header::CONTENT_TYPE, container.content_type().to_owned()),
         (header::CONTENT_LENGTH, length.to_string()),
         (header::CACHE_CONTROL, "private, max-age=86400, immutable".to_owned()),
     ];

@@ -15,6 +15,7 @@ mod ladder;
 mod live;
 mod metrics;
 mod outbox;
+mod reading;
 mod report;
 mod rungs;
 mod sealer;
@@ -76,7 +77,8 @@ pub async fn run(args: Args) -> Outcome {
     let _alone = alone?;
     let outbox = Outbox::open(&own).await?;
     let spool = Spool::open(&args.spool)?;
-    let live = Live::new(&outbox.newest(LIVE_SEGMENTS).await?, |segment| spool.init_file(&segment.key));
+    let live =
+        Live::new(&outbox.newest(LIVE_SEGMENTS).await?, |segment| spool.init_file(&segment.key, segment.container()));
     let context = Arc::new(Context::new(args, outbox, spool, live, shutdown));
     tokio::try_join!(
         until_finished(watch::run(context.clone())),

@@ -7,18 +7,20 @@ use std::{collections::HashMap, sync::Arc};
 
 use super::{
     context::Context,
-    outbox::InitSection,
-    sealer::{self, Error, Unusable, blob},
+    reading::{self, Format, Unusable, blob},
+    sealer::Error,
     spool::segment_path,
 };
 use crate::{
     domain::{
-        fmp4::Init,
-        id::SessionId,
+        container::Container,
         segment::{SOURCE, Segment, SegmentKey},
     },
     telemetry,
 };
+
+/// Formats of a rendition's segments by the name of the init section that they need.
+type Formats = HashMap<Option<String>, Format>;
 
 /// Rungs in one pass, and failures after which it ends: the next segment of the source must not wait for a backlog of the
 /// ladder.
@@ -36,12 +38,13 @@ pub async fn seal(context: &Arc<Context>) -> Result<(), Error> {
         let Some(row) = context.outbox.session(session).await? else { continue };
         for rendition in renditions {
             let known = context.outbox.numbers(session, &rendition).await?;
-            let mut sections = HashMap::new();
-            for seq in context.spool.segments(session, &rendition)?.into_iter().filter(|seq| !known.contains(seq)) {
+            let mut formats = Formats::new();
+            let new = context.spool.segments(session, &rendition)?;
+            for (seq, container) in new.into_iter().filter(|(seq, _)| !known.contains(seq)) {
                 let key = SegmentKey { stream: applied.assignment.stream, rendition: rendition.clone(), session, seq };
                 let source = SegmentKey { rendition: SOURCE.to_owned(), ..key.clone() };
                 let done = match context.outbox.segment(&source).await? {
-                    Some(source) => rung(context, key, &source, &mut sections).await,
+                    Some(source) => rung(context, key, container, &source, &mut formats).await,
                     None if seq >= row.book.next_seq => continue,
                     // The source had to go before its rung came: there are no times for it any more.
                     None => context.spool.remove_segment(&key).map_err(Error::from),
@@ -69,11 +72,12 @@ pub async fn seal(context: &Arc<Context>) -> Result<(), Error> {
 async fn rung(
     context: &Arc<Context>,
     key: SegmentKey,
+    container: Container,
     source: &Segment,
-    sections: &mut HashMap<String, (Init, InitSection)>,
+    formats: &mut Formats,
 ) -> Result<(), Error> {
-    let file = context.spool.init_file(&key);
-    let segment = match usable(context, &key, &file, source, sections).await {
+    let init = context.spool.init_file(&key, container);
+    let segment = match usable(context, &key, container, init.as_deref(), source, formats).await {
         Ok(segment) => segment,
         Err(Unusable::Failed(error)) => return Err(error.into()),
         Err(Unusable::Damaged(why)) => {
@@ -83,7 +87,7 @@ async fn rung(
         }
     };
     context.outbox.seal_rung(&segment).await?;
-    context.live.push(&segment, &file);
+    context.live.push(&segment, init.as_deref());
     for signal in [&context.to_add, &context.to_announce, &context.to_trim] {
         signal.raise();
     }
@@ -93,17 +97,22 @@ async fn rung(
 async fn usable(
     context: &Arc<Context>,
     key: &SegmentKey,
-    file: &str,
+    container: Container,
+    init: Option<&str>,
     source: &Segment,
-    sections: &mut HashMap<String, (Init, InitSection)>,
+    formats: &mut Formats,
 ) -> Result<Segment, Unusable> {
-    let (init, section) = match sections.get(file) {
+    // A player that changes over in mid-play expects one kind of segments.
+    if container != source.container() {
+        return Err(Unusable::Damaged("it is packed in another container than the source".to_owned()));
+    }
+    let format = match formats.get(&init.map(str::to_owned)) {
         Some(known) => known.clone(),
-        None => section(context, key.session, &key.rendition, file)?,
+        None => Format::of(context, key.session, &key.rendition, init)?,
     };
-    sections.insert(file.to_owned(), (init.clone(), section.clone()));
-    let inspected = sealer::read(context, key.session, &key.rendition, key.seq, &init).await?;
-    let media = inspected.found.media;
+    formats.insert(init.map(str::to_owned), format.clone());
+    let inspected = reading::read(context, key.clone(), container, &format.layout).await?;
+    let (media, description) = (inspected.found.media, inspected.description);
     // To a frame: the encoder gives the last one a length of its own.
     let frame_us = source.media_us / source.frames.max(1) + 1_000;
     if media.frames != source.frames || u64::try_from(media.media_us).unwrap_or(0).abs_diff(source.media_us) > frame_us
@@ -114,26 +123,16 @@ async fn usable(
         )));
     }
     Ok(Segment {
-        file: segment_path(key).to_string_lossy().into_owned(),
+        file: segment_path(key, container).to_string_lossy().into_owned(),
         key: key.clone(),
         blob: blob(&inspected.digest),
-        init: section.blob,
-        codecs: section.codecs,
-        width: section.width,
-        height: section.height,
+        init: format.init,
+        codecs: description.codecs,
+        width: description.width,
+        height: description.height,
         frames: media.frames,
         ..source.clone()
     })
-}
-
-fn section(
-    context: &Context,
-    session: SessionId,
-    rendition: &str,
-    file: &str,
-) -> Result<(Init, InitSection), Unusable> {
-    let bytes = context.spool.init(session, rendition, file)?;
-    sealer::init_section(&bytes).map_err(Unusable::Damaged)
 }
 
 #[cfg(test)]
@@ -143,7 +142,7 @@ mod tests {
     use super::*;
     use crate::{
         agent::{fixture, outbox::tests::sealed, spool::folder_path},
-        domain::{control::Activity, spool::segment_file},
+        domain::{container::Container, control::Activity, spool::segment_file},
     };
 
     #[tokio::test]
@@ -157,7 +156,7 @@ mod tests {
         // Their source is gone: each is settled by its removal.
         for key in &keys {
             context.outbox.forget(key, None).await.expect("writes");
-            fs::write(rungs.join(segment_file(key.seq)), "x").expect("writes");
+            fs::write(rungs.join(segment_file(key.seq, Container::Fmp4)), "x").expect("writes");
         }
         let left = || context.spool.segments(session, "low").expect("lists").len();
         let asked = context.to_scan.listen();

@@ -5,9 +5,8 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    io::{ErrorKind, Read},
     sync::Arc,
-    time::{Instant, SystemTime},
+    time::Instant,
 };
 
 use jiff::Timestamp;
@@ -15,17 +14,17 @@ use jiff::Timestamp;
 use super::{
     assignment::Applied,
     context::{Context, Part, Seen, now},
-    outbox::{self, InitSection, SessionRow},
+    outbox::{self, SessionRow},
+    reading::{self, Format, Inspected, Unusable, blob},
     rungs,
-    spool::{folder_path, segment_path},
+    spool::segment_path,
 };
 use crate::{
     domain::{
-        cid::{self, FileDigest, FileHasher},
+        container::Container,
         control::Problem,
-        fmp4::{Init, Scanner, parse_init},
-        id::SessionId,
-        segment::{Blob, Gap, GapReason, SOURCE, Segment, SegmentKey},
+        id::{SessionId, StreamId},
+        segment::{Gap, GapReason, SOURCE, Segment, SegmentKey},
         session::{Found, Numbered, SessionBook, StreamBook, break_reason},
         spool,
     },
@@ -44,12 +43,6 @@ pub enum Error {
     /// The memory failed.
     #[error(transparent)]
     Outbox(#[from] outbox::Error),
-}
-
-/// A file that is whole and well-formed.
-pub(super) struct Inspected {
-    pub(super) found: Found,
-    pub(super) digest: FileDigest,
 }
 
 /// Seals what is finished, until the end.
@@ -134,16 +127,16 @@ impl Sealer<'_> {
         stream: &mut StreamBook,
     ) -> Result<(), Error> {
         let next = row.as_ref().map_or(0, |row| row.book.next_seq);
-        let new: Vec<u64> =
-            self.context.spool.segments(session, SOURCE)?.into_iter().filter(|seq| *seq >= next).collect();
-        if new.is_empty() {
-            return Ok(());
-        }
-        let (init, section) = match self.init(session, row.as_ref()) {
-            Ok(init) => init,
+        let mut new = self.context.spool.segments(session, SOURCE)?;
+        new.retain(|(seq, _)| *seq >= next);
+        let Some((_, container)) = new.first() else { return Ok(()) };
+        // A session has one container, that of its first segment: a file of the other is none of its segments.
+        let container = row.as_ref().map_or(*container, |row| Container::of_init(row.init.as_ref()));
+        let format = match self.format(session, container, row.as_ref()) {
+            Ok(format) => format,
             Err(Unusable::Failed(error)) => return Err(error.into()),
             Err(Unusable::Damaged(why)) => {
-                for seq in new {
+                for (seq, _) in new {
                     self.damage(session, seq, &why);
                 }
                 return Ok(());
@@ -153,15 +146,16 @@ impl Sealer<'_> {
         let mut ahead = VecDeque::new();
         loop {
             while ahead.len() < if row.is_none() { ANCHORS } else { 1 } {
-                let Some(seq) = rest.next() else { break };
-                ahead.extend(self.inspect(session, seq, &init).await?);
+                let Some((seq, _)) = rest.next() else { break };
+                let key = source(applied.assignment.stream, session, seq);
+                ahead.extend(self.inspect(key, container, &format).await?);
             }
             let Some(Inspected { found, .. }) = ahead.front() else { return Ok(()) };
             if row.is_none() {
                 let first: Vec<Found> = ahead.iter().map(|inspected| inspected.found).collect();
                 let target = self.segment_seconds(session, applied);
                 let book = SessionBook::open(stream, session, target, &first);
-                row = book.map(|book| SessionRow { book, init: section.clone(), closed: false, ended: None });
+                row = book.map(|book| SessionRow { book, init: format.init.clone(), closed: false, ended: None });
             }
             let Some(row) = row.as_mut() else { return Ok(()) };
             let before = stream.last;
@@ -179,27 +173,27 @@ impl Sealer<'_> {
         }
     }
 
-    /// The init section, as it was when the session began.
-    fn init(&self, session: SessionId, row: Option<&SessionRow>) -> Result<(Init, InitSection), Unusable> {
-        let bytes = self.context.spool.init(session, SOURCE, spool::INIT_FILE).map_err(|error| match error.into() {
-            Unusable::Damaged(why) => Unusable::Damaged(format!("its init section: {why}")),
-            failed @ Unusable::Failed(_) => failed,
-        })?;
-        let (init, section) = init_section(&bytes).map_err(Unusable::Damaged)?;
+    /// How the session's segments are read: by the init section, where there is one, as it was when the session began.
+    fn format(&self, session: SessionId, container: Container, row: Option<&SessionRow>) -> Result<Format, Unusable> {
+        let format = Format::of(self.context, session, SOURCE, container.init_file())?;
         match row {
-            Some(row) if row.init.blob != section.blob => {
-                Err(Unusable::Damaged("its init section was changed".to_owned()))
-            }
-            _ => Ok((init, section)),
+            Some(row) if row.init != format.init => Err(Unusable::Damaged("its init section was changed".to_owned())),
+            _ => Ok(format),
         }
     }
 
     /// Reads, parses and hashes a file once, and makes it durable. `None`: it is no segment.
-    async fn inspect(&mut self, session: SessionId, seq: u64, init: &Init) -> Result<Option<Inspected>, Error> {
+    async fn inspect(
+        &mut self,
+        key: SegmentKey,
+        container: Container,
+        format: &Format,
+    ) -> Result<Option<Inspected>, Error> {
+        let (session, seq) = (key.session, key.seq);
         if self.damaged.contains_key(&(session, seq)) {
             return Ok(None);
         }
-        match read(self.context, session, SOURCE, seq, init).await {
+        match reading::read(self.context, key, container, &format.layout).await {
             Ok(inspected) => Ok(Some(inspected)),
             Err(Unusable::Damaged(why)) => {
                 self.damage(session, seq, &why);
@@ -271,25 +265,21 @@ impl Sealer<'_> {
         numbered: &Numbered,
         gaps: &[Gap],
     ) -> Result<(), Error> {
-        let Inspected { found, digest } = inspected;
+        let Inspected { found, description, digest } = inspected;
         let assignment = &applied.assignment;
-        let key = SegmentKey {
-            stream: assignment.stream,
-            rendition: SOURCE.to_owned(),
-            session: row.book.session,
-            seq: found.seq,
-        };
+        let key = source(assignment.stream, row.book.session, found.seq);
+        let container = Container::of_init(row.init.as_ref());
         let segment = Segment {
-            file: segment_path(&key).to_string_lossy().into_owned(),
+            file: segment_path(&key, container).to_string_lossy().into_owned(),
             key,
             camera: assignment.camera.uid.clone(),
             camera_name: format!("{}/{}", assignment.camera.namespace, assignment.camera.name),
             site: assignment.site.clone(),
             blob: blob(digest),
-            init: row.init.blob.clone(),
-            codecs: row.init.codecs.clone(),
-            width: row.init.width,
-            height: row.init.height,
+            init: row.init.clone(),
+            codecs: description.codecs.clone(),
+            width: description.width,
+            height: description.height,
             start: at(numbered.start_us),
             end: at(numbered.end_us),
             media_us: u64::try_from(found.media.media_us).unwrap_or(0),
@@ -308,7 +298,7 @@ impl Sealer<'_> {
         let drifted = if numbered.drifts { Some(Instant::now()) } else { before };
         self.context.set_seen(Seen { gop_us: row.book.gop_us, fps, drifted });
         self.context.metrics.sealed(&segment, gaps);
-        self.context.live.push(&segment, spool::INIT_FILE);
+        self.context.live.push(&segment, container.init_file());
         for signal in [&self.context.to_add, &self.context.to_announce, &self.context.to_trim] {
             signal.raise();
         }
@@ -316,98 +306,8 @@ impl Sealer<'_> {
     }
 }
 
-/// What an init section says, and what it is.
-pub(super) fn init_section(bytes: &[u8]) -> Result<(Init, InitSection), String> {
-    let init = parse_init(bytes).map_err(|error| format!("its init section: {error}"))?;
-    let video = init.video().ok_or("its init section has no picture")?;
-    let mut hasher = FileHasher::default();
-    hasher.update(bytes);
-    let section =
-        InitSection { blob: blob(&hasher.finish()), codecs: init.codecs(), width: video.width, height: video.height };
-    Ok((init, section))
-}
-
-/// Reads, parses and hashes a file, and makes it durable.
-pub(super) async fn read(
-    context: &Arc<Context>,
-    session: SessionId,
-    rendition: &str,
-    seq: u64,
-    init: &Init,
-) -> Result<Inspected, Unusable> {
-    let (context, init, rendition) = (context.clone(), init.clone(), rendition.to_owned());
-    let inspecting = tokio::task::spawn_blocking(move || inspect(&context, session, &rendition, seq, &init));
-    inspecting.await.map_err(|_| std::io::Error::other("reading a segment was interrupted"))?
-}
-
-/// Why a file gave no segment.
-pub(super) enum Unusable {
-    /// For good.
-    Damaged(String),
-    /// Perhaps not the next time.
-    Failed(std::io::Error),
-}
-
-impl From<std::io::Error> for Unusable {
-    fn from(error: std::io::Error) -> Self {
-        let links = rustix::io::Errno::LOOP.raw_os_error();
-        match error.kind() {
-            ErrorKind::NotFound | ErrorKind::InvalidData | ErrorKind::PermissionDenied => {
-                Self::Damaged(error.to_string())
-            }
-            // openat2 met a link, or a way out of the spool.
-            _ if error.raw_os_error().is_some_and(|code| code == links) => Self::Damaged(error.to_string()),
-            _ => Self::Failed(error),
-        }
-    }
-}
-
-fn inspect(
-    context: &Context,
-    session: SessionId,
-    rendition: &str,
-    seq: u64,
-    init: &Init,
-) -> Result<Inspected, Unusable> {
-    let path = folder_path(session, rendition).join(spool::segment_file(seq));
-    let (mut file, length, modified) = context.spool.file(&path)?;
-    if length > cid::MAX_FILE {
-        return Err(Unusable::Damaged(format!("{length} bytes: set a shorter keyframe interval at the camera")));
-    }
-    let malformed = |why: crate::domain::fmp4::Malformed| Unusable::Damaged(why.to_string());
-    let (mut scanner, mut hasher) = (Scanner::new(init).map_err(malformed)?, FileHasher::default());
-    let mut chunk = vec![0; 64 << 10];
-    loop {
-        let count = file.read(&mut chunk)?;
-        if count == 0 {
-            break;
-        }
-        // A file that grows while it is read was not finished.
-        if hasher.bytes() + count as u64 > length {
-            return Err(Unusable::Damaged("it grows".to_owned()));
-        }
-        scanner.push(&chunk[..count]);
-        hasher.update(&chunk[..count]);
-    }
-    let media = scanner.finish().map_err(malformed)?;
-    context.spool.sync(session, rendition, &file)?;
-    Ok(Inspected { found: Found { seq, media, sealed_us: sealed_us(session, modified) }, digest: hasher.finish() })
-}
-
-/// When the file was finished: its own time, as far as it is possible (not in the future, not before its session).
-fn sealed_us(session: SessionId, modified: SystemTime) -> i64 {
-    let now = Timestamp::now().as_microsecond();
-    let modified = Timestamp::try_from(modified).map_or(now, Timestamp::as_microsecond);
-    let begun = session.0.get_timestamp().map_or(0, |time| {
-        let (seconds, nanos) = time.to_unix();
-        i64::try_from(seconds).unwrap_or(0).saturating_mul(1_000_000) + i64::from(nanos / 1_000)
-    });
-    // A session may be named after a clock that was ahead of ours.
-    if begun > now { modified.min(now) } else { modified.max(begun).min(now) }
-}
-
-pub(super) fn blob(digest: &FileDigest) -> Blob {
-    Blob { cid: digest.cid.to_string(), sha256: digest.sha256.clone(), bytes: digest.bytes }
+fn source(stream: StreamId, session: SessionId, seq: u64) -> SegmentKey {
+    SegmentKey { stream, rendition: SOURCE.to_owned(), session, seq }
 }
 
 fn at(us: i64) -> Timestamp {
@@ -443,12 +343,12 @@ mod tests {
         };
         say(&file);
         std::fs::write(source.join(spool::INIT_FILE), "no init section").expect("writes");
-        std::fs::write(source.join(spool::segment_file(0)), "no segment").expect("writes");
+        std::fs::write(source.join(spool::segment_file(0, Container::Fmp4)), "no segment").expect("writes");
         // What is no file stays, and holds nobody up.
-        std::fs::create_dir(source.join(spool::segment_file(1))).expect("a folder");
+        std::fs::create_dir(source.join(spool::segment_file(1, Container::Fmp4))).expect("a folder");
         let mut sealer = Sealer { context: &context, damaged: HashMap::new() };
         sealer.scan().await.expect("scans");
-        assert_eq!(context.spool.segments(session, SOURCE).expect("lists"), [1]);
+        assert_eq!(context.spool.segments(session, SOURCE).expect("lists"), [(1, Container::Fmp4)]);
         let (at, reason) = (now(), GapReason::CaptureDied);
         file.ended = Some(spool::SessionEnd { at, reason, detail: String::new() });
         say(&file);

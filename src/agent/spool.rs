@@ -1,7 +1,7 @@
 //! The spool as the agent sees it: written by a process that reads hostile input, so nothing in it is trusted.
 //!
 //! Files are opened beneath the spool's root without following any link (openat2) and must be regular; names that are
-//! not ours are not looked at. Not here: what the files mean (`domain::spool`, `domain::fmp4`).
+//! not ours are not looked at. Not here: what the files mean (`domain::spool`, `domain::container`).
 
 use std::{
     fs::File,
@@ -14,6 +14,7 @@ use std::{
 use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, ResolveFlags, openat, openat2, unlinkat};
 
 use crate::domain::{
+    container::Container,
     id::SessionId,
     ladder::is_rendition,
     segment::{SOURCE, SegmentKey},
@@ -66,13 +67,14 @@ impl Spool {
         Ok(names)
     }
 
-    /// Numbers of the finished segments of a rendition, in order.
-    pub fn segments(&self, session: SessionId, rendition: &str) -> io::Result<Vec<u64>> {
-        let mut segments = match self.names(&folder_path(session, rendition), spool::segment_seq) {
+    /// Numbers and containers of the finished segments of a rendition, in order, each number once.
+    pub fn segments(&self, session: SessionId, rendition: &str) -> io::Result<Vec<(u64, Container)>> {
+        let mut segments = match self.names(&folder_path(session, rendition), spool::segment_of) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             other => other?,
         };
-        segments.sort_unstable();
+        segments.sort_unstable_by_key(|(seq, _)| *seq);
+        segments.dedup_by_key(|(seq, _)| *seq);
         Ok(segments)
     }
 
@@ -123,11 +125,12 @@ impl Spool {
         self.small(&folder_path(session, rendition).join(file), MAX_INIT)
     }
 
-    /// Name of the init section that a segment needs: its own where it has one.
-    pub fn init_file(&self, key: &SegmentKey) -> String {
+    /// Name of the init section that a segment needs, if it needs one: its own where it has one.
+    pub fn init_file(&self, key: &SegmentKey, container: Container) -> Option<String> {
+        let common = container.init_file()?;
         let own = spool::own_init_file(key.seq);
         let has_own = self.file(&folder_path(key.session, &key.rendition).join(&own)).is_ok();
-        if has_own { own } else { spool::INIT_FILE.to_owned() }
+        Some(if has_own { own } else { common.to_owned() })
     }
 
     /// Has the transcoder said that it will not make this one?
@@ -169,25 +172,29 @@ impl Spool {
     }
 
     /// Makes a finished segment and its name survive a power cut.
-    pub fn sync(&self, session: SessionId, rendition: &str, file: &File) -> io::Result<()> {
+    pub fn sync(&self, folder: &Path, file: &File) -> io::Result<()> {
         file.sync_all()?;
-        rustix::fs::fsync(self.folder(&folder_path(session, rendition))?)?;
+        rustix::fs::fsync(self.folder(folder)?)?;
         Ok(())
     }
 
     /// Removes a segment with what belongs to it alone; one that is not there is removed already.
     pub fn remove_segment(&self, key: &SegmentKey) -> io::Result<()> {
-        let files = [spool::segment_file(key.seq), spool::own_init_file(key.seq)];
+        let segments = Container::ALL.map(|container| spool::segment_file(key.seq, container));
+        let files: Vec<String> = segments.into_iter().chain([spool::own_init_file(key.seq)]).collect();
         self.unlink(&folder_path(key.session, &key.rendition), &files)
     }
 
     /// Removes a source segment that was refused, but none that only we may not read.
     pub fn remove_refused(&self, session: SessionId, seq: u64) -> io::Result<()> {
-        let (folder, file) = (folder_path(session, SOURCE), spool::segment_file(seq));
-        match self.file(&folder.join(&file)) {
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(error),
-            _ => self.unlink(&folder, &[file]),
+        let folder = folder_path(session, SOURCE);
+        for file in Container::ALL.map(|container| spool::segment_file(seq, container)) {
+            match self.file(&folder.join(&file)) {
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(error),
+                _ => self.unlink(&folder, &[file])?,
+            }
         }
+        Ok(())
     }
 
     /// Removes the mark of a segment that will not be made.
@@ -225,8 +232,8 @@ pub fn folder_path(session: SessionId, rendition: &str) -> PathBuf {
 }
 
 /// Path of a segment below the spool.
-pub fn segment_path(key: &SegmentKey) -> PathBuf {
-    folder_path(key.session, &key.rendition).join(spool::segment_file(key.seq))
+pub fn segment_path(key: &SegmentKey, container: Container) -> PathBuf {
+    folder_path(key.session, &key.rendition).join(spool::segment_file(key.seq, container))
 }
 
 /// Path of an init section below the spool.
@@ -259,13 +266,33 @@ mod tests {
         fs::create_dir(rendition.join("00000002.m4s")).expect("a folder");
         rustix::fs::mknodat(CWD, rendition.join("00000003.m4s"), rustix::fs::FileType::Fifo, Mode::RWXU, 0)
             .expect("a FIFO");
-        assert_eq!(spool.segments(session, SOURCE).expect("lists"), [0, 1, 2, 3]);
-        assert!(spool.file(&segment_path(&key(session, 0))).is_ok());
+        let found = spool.segments(session, SOURCE).expect("lists");
+        assert_eq!(found, [0, 1, 2, 3].map(|seq| (seq, Container::Fmp4)));
+        let path = |seq| segment_path(&key(session, seq), Container::Fmp4);
+        assert!(spool.file(&path(0)).is_ok());
         for seq in 1..4 {
-            assert!(spool.file(&segment_path(&key(session, seq))).is_err(), "{seq}");
+            assert!(spool.file(&path(seq)).is_err(), "{seq}");
         }
         assert!(spool.file(Path::new("../secret")).is_err());
-        assert!(spool.small(&segment_path(&key(session, 0)), 0).is_err(), "larger than allowed");
+        assert!(spool.small(&path(0), 0).is_err(), "larger than allowed");
+    }
+
+    #[test]
+    fn a_number_is_one_segment_in_whatever_container() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let spool = Spool::open(folder.path()).expect("opens");
+        let session = SessionId::new();
+        let rendition = folder.path().join(folder_path(session, SOURCE));
+        fs::create_dir_all(&rendition).expect("a folder");
+        for file in ["00000003.ts", "00000001.ts", "00000002.ts.tmp", "00000001.m4s", "init.mp4"] {
+            fs::write(rendition.join(file), "x").expect("writes");
+        }
+        let seqs: Vec<u64> = spool.segments(session, SOURCE).expect("lists").iter().map(|(seq, _)| *seq).collect();
+        assert_eq!(seqs, [1, 3]);
+        assert_eq!(spool.init_file(&key(session, 1), Container::MpegTs), None);
+        assert_eq!(spool.init_file(&key(session, 1), Container::Fmp4).as_deref(), Some("init.mp4"));
+        spool.remove_segment(&key(session, 1)).expect("goes");
+        assert_eq!(spool.segments(session, SOURCE).expect("lists"), [(3, Container::MpegTs)]);
     }
 
     #[test]

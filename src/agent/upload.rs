@@ -16,17 +16,17 @@ use tokio_util::io::ReaderStream;
 use super::{
     context::{Context, Part},
     outbox,
-    sealer::Unusable,
+    reading::Unusable,
     spool::{init_path, segment_path},
 };
 use crate::{
     clients::storage_agent::{self, StorageAgent},
     domain::{
         cid::{Cid, FileDigest, FileHasher},
+        container::Container,
         control::{Problem, Wanted},
         name::secret_key,
         segment::{Blob, Gap, GapReason, SOURCE, Segment},
-        spool::INIT_FILE,
     },
     telemetry,
 };
@@ -146,7 +146,8 @@ async fn next(context: &Context, newest_first: bool, client: &mut Client) -> Res
 ///
 /// Trap: a pin that is pending says nothing about the bytes. It may wait its turn behind a thousand others.
 async fn without_copy(context: &Context, client: &mut Client, segment: &Segment, why: &str) -> Result<(), Error> {
-    let cids = [segment.blob.cid.as_str(), segment.init.cid.as_str()];
+    let blobs = [Some(&segment.blob), segment.init.as_ref()];
+    let cids: Vec<&str> = blobs.into_iter().flatten().map(|blob| blob.cid.as_str()).collect();
     match is_held(&client.get(context)?, &cids).await {
         Ok(true) => {
             context.outbox.added(&segment.key).await?;
@@ -170,7 +171,7 @@ async fn unknown(context: &Context, client: &mut Client, wanted: &Wanted) -> Res
         return Ok(());
     };
     // One that lies in the spool is sealed and announced in its turn (the outbox was lost).
-    if wanted.cids.is_empty() || context.spool.file(&segment_path(key)).is_ok() {
+    if wanted.cids.is_empty() || Container::ALL.iter().any(|container| context.spool.file(&segment_path(key, *container)).is_ok()) {
         return Ok(());
     }
     let cids: Vec<&str> = wanted.cids.iter().map(String::as_str).collect();
@@ -211,17 +212,26 @@ async fn is_held(agent: &StorageAgent, cids: &[&str]) -> Result<bool, Error> {
 }
 
 async fn upload(context: &Context, client: &mut Client, segment: &Segment) -> Result<(), Error> {
-    let key = &segment.key;
     let agent = client.get(context)?;
-    let file = context.spool.init_file(key);
-    if file != INIT_FILE {
-        // Of this segment alone.
-        put(context, &agent, &init_path(key, &file), &segment.init).await?;
-    } else if !context.outbox.init_is_added(key.session, &key.rendition).await? {
-        put(context, &agent, &init_path(key, &file), &segment.init).await?;
+    if let Some(init) = &segment.init {
+        upload_init(context, &agent, segment, init).await?;
+    }
+    put(context, &agent, &segment_path(&segment.key, segment.container()), &segment.blob).await
+}
+
+async fn upload_init(context: &Context, agent: &StorageAgent, segment: &Segment, init: &Blob) -> Result<(), Error> {
+    let (key, container) = (&segment.key, segment.container());
+    let Some(file) = context.spool.init_file(key, container) else { return Ok(()) };
+    // One of this segment alone is no other's.
+    let is_common = container.init_file() == Some(file.as_str());
+    if is_common && context.outbox.init_is_added(key.session, &key.rendition).await? {
+        return Ok(());
+    }
+    put(context, agent, &init_path(key, &file), init).await?;
+    if is_common {
         context.outbox.init_added(key.session, &key.rendition).await?;
     }
-    put(context, &agent, &segment_path(key), &segment.blob).await
+    Ok(())
 }
 
 async fn put(context: &Context, agent: &StorageAgent, path: &Path, blob: &Blob) -> Result<(), Error> {

@@ -1,6 +1,6 @@
 //! Wakes who reads the spool and the mounted assignment: one inotify instance for both, for they are few on a node.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{ffi::OsStr, path::Path, sync::Arc, time::Duration};
 
 use super::context::Context;
 use crate::{domain::spool, files::Hints};
@@ -27,6 +27,7 @@ fn is_news(path: &Path) -> bool {
     // Our own outbox lies in the same volume; its writes must not wake us.
     // Nor must what the transcoder has not finished.
     let aside = [spool::AGENT_FOLDER, spool::LADDER_FOLDER];
+    let is_segment = |name: &OsStr| name.to_str().is_some_and(|name| spool::segment_seq(name).is_some());
     !path.components().any(|part| aside.iter().any(|name| part.as_os_str() == *name))
-        && path.extension().is_some_and(|kind| kind == "m4s" || kind == "json")
+        && (path.file_name().is_some_and(is_segment) || path.extension().is_some_and(|kind| kind == "json"))
 }

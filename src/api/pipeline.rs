@@ -99,6 +99,41 @@ pub struct Capture {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("self >= 1 && self <= 30").message("capture.segmentSeconds: a whole number of seconds from 1 to 30, e.g. 4"))]
     pub segment_seconds: Option<i32>,
+    /// What segments are packed in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<Container>,
+    /// The camera's audio.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audio: Option<Audio>,
+}
+
+/// What segments are packed in: `FMP4` (fragmented MP4) or `MPEGTS` (MPEG transport stream, for players that know nothing
+/// else; Apple's do not play H.265 from it). An edit restarts only ffmpeg. Default: `FMP4`.
+// Trap: of an optional field the schema takes this text, not that of the field.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Container {
+    /// Fragmented MP4.
+    #[default]
+    #[serde(rename = "FMP4")]
+    Fmp4,
+    /// MPEG transport stream.
+    #[serde(rename = "MPEGTS")]
+    MpegTs,
+}
+
+/// The camera's audio: `AAC` (encoded anew, which every player knows); `Copy` (as the camera sends it where browsers play
+/// that: AAC, in `FMP4` also Opus; anything else is encoded as AAC all the same, so that nothing is lost); `None` (left out).
+/// An edit restarts only ffmpeg. Default: `AAC`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Audio {
+    /// Encoded as AAC.
+    #[default]
+    #[serde(rename = "AAC")]
+    Aac,
+    /// As the camera sends it, where browsers play that.
+    Copy,
+    /// Left out.
+    None,
 }
 
 /// Other sizes of the picture. The camera's own encoding is always kept beside them, as the rendition `source`.
@@ -259,6 +294,10 @@ pub struct PipelineStatus {
 pub struct EffectiveSettings {
     /// Target segment length, seconds.
     pub segment_seconds: i32,
+    /// What segments are packed in.
+    pub container: Container,
+    /// The camera's audio.
+    pub audio: Audio,
     /// Storage group.
     pub group: String,
     /// Replicas.
@@ -305,6 +344,8 @@ impl PipelineSpec {
         let storage = self.storage.clone().unwrap_or_default();
         EffectiveSettings {
             segment_seconds: self.capture.as_ref().and_then(|c| c.segment_seconds).unwrap_or(4),
+            container: self.capture.as_ref().and_then(|c| c.container).unwrap_or_default(),
+            audio: self.capture.as_ref().and_then(|c| c.audio).unwrap_or_default(),
             group: storage.group_ref.map_or_else(|| DEFAULT_GROUP.to_owned(), |r| r.name),
             replicas: storage.replicas.unwrap_or(2),
             retention: storage.retention.unwrap_or_else(|| "720h".to_owned()),

@@ -93,7 +93,7 @@ pub fn segment(n: u128, seq: u64, begin: i64) -> Segment {
         site: "hq".into(),
         file: format!("{}/source/{seq:08}.m4s", session(n)),
         blob: blob(&bytes_of(n, seq)),
-        init: blob(format!("init {n}").as_bytes()),
+        init: Some(blob(format!("init {n}").as_bytes())),
         codecs: "avc1.64001f,mp4a.40.2".into(),
         width: 1280,
         height: 720,
@@ -105,6 +105,12 @@ pub fn segment(n: u128, seq: u64, begin: i64) -> Segment {
         discontinuity_seq: 0,
         target_seconds: 4,
     }
+}
+
+/// The same without an init section.
+pub fn transport_stream(n: u128, seq: u64, begin: i64) -> Segment {
+    let file = format!("{}/source/{seq:08}.ts", session(n));
+    Segment { init: None, file, ..segment(n, seq, begin) }
 }
 
 pub fn segments(n: u128, seqs: std::ops::Range<u64>, begin: i64) -> Vec<Fact> {

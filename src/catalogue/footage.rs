@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{Error, Reader, number, sql, time};
 use crate::domain::{
+    container::Container,
     coverage::Span,
     id::{SessionId, StreamId},
     playlist::{self, Entry},
@@ -32,8 +33,8 @@ pub struct MediaRow {
     pub namespace: String,
     /// The group.
     pub group: String,
-    /// Is it MPEG-TS?
-    pub transport_stream: bool,
+    /// What it is packed in.
+    pub container: Container,
 }
 
 /// Codecs and picture of an init section, for the master playlist.
@@ -139,21 +140,21 @@ struct BlobRow {
     namespace: Option<String>,
     group_name: Option<String>,
     config: Option<String>,
-    transport_stream: bool,
+    init_cid: String,
 }
 
 impl BlobRow {
     /// It is in the group of its roll-up, or of its stream while it has none.
     fn into_media(self) -> Result<Media, Error> {
         let blob = Blob { cid: self.cid, sha256: self.sha256, bytes: number(self.bytes) };
-        let transport_stream = self.transport_stream;
+        let container = Container::of_init(Some(&self.init_cid).filter(|cid| !cid.is_empty()));
         if let Some((namespace, group)) = self.namespace.zip(self.group_name) {
-            return Ok(Media::Found(MediaRow { blob, namespace, group, transport_stream }));
+            return Ok(Media::Found(MediaRow { blob, namespace, group, container }));
         }
         let Some(text) = self.config else { return Ok(Media::Unknown) };
         let config = super::pinning::config(&text)?;
         let (namespace, group) = (config.pipeline.namespace, config.group);
-        Ok(Media::Found(MediaRow { blob, namespace, group, transport_stream }))
+        Ok(Media::Found(MediaRow { blob, namespace, group, container }))
     }
 }
 
@@ -348,7 +349,7 @@ impl Reader {
     /// One segment.
     pub async fn segment(&self, key: &SegmentKey) -> Result<Media, Error> {
         let row: Option<BlobRow> = sqlx::query_as(
-            "SELECT g.cid, g.sha256, g.bytes, r.namespace, r.group_name, s.config, i.cid = '' AS transport_stream
+            "SELECT g.cid, g.sha256, g.bytes, r.namespace, r.group_name, s.config, i.cid AS init_cid
              FROM streams s JOIN sessions e ON e.stream_id = s.id JOIN segments g ON g.session_id = e.id
                JOIN inits i ON i.id = g.init_id LEFT JOIN rollups r ON r.id = g.rollup_id
              WHERE s.uid = ?1 AND e.uid = ?2 AND g.rendition = ?3 AND g.seq = ?4",
@@ -378,7 +379,7 @@ impl Reader {
         let own = spool::own_init_seq(file).map(super::column);
         let wanted = file.strip_prefix("init-").and_then(|name| name.strip_suffix(".mp4")).unwrap_or_default();
         let row: Option<BlobRow> = sqlx::query_as(
-            "SELECT i.cid, i.sha256, i.bytes, r.namespace, r.group_name, s.config, 0 AS transport_stream
+            "SELECT i.cid, i.sha256, i.bytes, r.namespace, r.group_name, s.config, i.cid AS init_cid
              FROM streams s JOIN sessions e ON e.stream_id = s.id JOIN segments g ON g.session_id = e.id
                JOIN inits i ON i.id = g.init_id LEFT JOIN rollups r ON r.id = g.rollup_id
              WHERE s.uid = ?1 AND e.uid = ?2 AND g.rendition = ?3 AND i.cid <> ''

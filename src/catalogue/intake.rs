@@ -243,7 +243,7 @@ async fn record_segment(
         advanced.again(place.session, key);
         return Ok(());
     }
-    let init = init_row(tx, &segment.init, segment).await?;
+    let init = init_row(tx, segment).await?;
     let inserted = sqlx::query(
         "INSERT INTO segments (session_id, rendition, seq, stream_id, camera_id, start_us, end_us, media_us, bytes,
            sha256, cid, init_id, file, playlist_seq, discontinuity_seq, target_seconds, received_us, frames)
@@ -287,7 +287,10 @@ async fn record_segment(
     Ok(())
 }
 
-async fn init_row(tx: &mut SqliteConnection, init: &Blob, segment: &Segment) -> Result<i64, Error> {
+/// The row of the segment's init section; a container without has one too, for codecs and picture, with an empty CID.
+async fn init_row(tx: &mut SqliteConnection, segment: &Segment) -> Result<i64, Error> {
+    let none = Blob { cid: String::new(), sha256: String::new(), bytes: 0 };
+    let init = segment.init.as_ref().unwrap_or(&none);
     sqlx::query(
         "INSERT INTO inits (cid, sha256, bytes, codecs, width, height) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
          ON CONFLICT DO NOTHING",

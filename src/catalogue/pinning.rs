@@ -9,6 +9,7 @@ use sqlx::SqliteConnection;
 
 use super::{Error, Reader, Writer, number, outgoing, sql, time};
 use crate::domain::{
+    container::Container,
     control::{CONTROL_EXCHANGE, Command, Envelope, Readd, StreamConfig, Wanted, instance_key},
     rollup::Open,
     segment::SegmentKey,
@@ -78,7 +79,7 @@ pub struct Rollup {
 /// One file of a roll-up.
 #[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
 pub struct Member {
-    /// `<session>-<rendition>-<seq>.m4s`, or `…-init.mp4`.
+    /// `<session>-<rendition>-<seq>.m4s`, `….ts`, or `…-init.mp4`.
     pub name: String,
     /// CID.
     pub cid: String,
@@ -228,12 +229,14 @@ impl Reader {
                WHERE g.rollup_id = ?1 AND i.cid <> ''
                UNION ALL
                SELECT 1, g.start_us, e.uid || '-' || g.rendition || '-' || printf('%08d', g.seq)
-                 || CASE WHEN i.cid = '' THEN '.ts' ELSE '.m4s' END, g.cid, g.bytes
+                 || '.' || CASE WHEN i.cid = '' THEN ?3 ELSE ?2 END, g.cid, g.bytes
                FROM segments g JOIN sessions e ON e.id = g.session_id JOIN inits i ON i.id = g.init_id
                WHERE g.rollup_id = ?1)
              ORDER BY kind, start_us, name",
         )
         .bind(rollup)
+        .bind(Container::Fmp4.extension())
+        .bind(Container::MpegTs.extension())
         .fetch_all(&self.pool)
         .await
         .map_err(sql("find the members of a roll-up"))

@@ -149,6 +149,23 @@ async fn a_rollup_carries_the_init_sections_its_members_need() {
 }
 
 #[tokio::test]
+async fn a_rollup_of_transport_streams_holds_nothing_but_segments() {
+    let fixture = catalogue().await;
+    record(&fixture, configured(), 0).await;
+    let facts = (0..2).map(|seq| Fact::Segment(Box::new(transport_stream(1, seq, 0)))).collect();
+    record(&fixture, facts, 30).await;
+    let id = roll_up(&fixture, 30).await;
+    let members = fixture.reader.members(id).await.expect("reads");
+    let names: Vec<&str> = members.iter().map(|member| member.name.as_str()).collect();
+    assert_eq!(names, [0, 1].map(|seq| format!("{}-source-{seq:08}.ts", session(1))));
+    let camera = fixture.reader.camera("demo", "camera").await.expect("reads").expect("known");
+    let entries = fixture.reader.entries(&camera, "source", at(0), at(60)).await.expect("reads");
+    assert!(entries.iter().all(|entry| entry.init.is_none()));
+    let variant = fixture.reader.variant(&camera, "source", at(0), at(60)).await.expect("reads").expect("footage");
+    assert_eq!((variant.codecs.as_str(), variant.width, variant.height), ("avc1.64001f,mp4a.40.2", 1280, 720));
+}
+
+#[tokio::test]
 async fn the_highest_revision_wins() {
     let fixture = catalogue().await;
     let newer = StreamConfig { replicas: 3, ..stream_config() };

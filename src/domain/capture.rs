@@ -7,8 +7,9 @@
 use serde::Deserialize;
 
 use super::{
-    control::{CaptureSource, VideoInfo},
-    fmp4::Init,
+    container::Container,
+    control::{Audio, CaptureSource, VideoInfo},
+    media::Description,
     source::Address,
     spool,
 };
@@ -42,7 +43,7 @@ impl Transport {
     }
 }
 
-/// Video encodings that browsers play from fragmented MP4.
+/// Video encodings that browsers play, from both containers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VideoCodec {
     /// H.264.
@@ -56,20 +57,46 @@ pub enum VideoCodec {
 pub struct Probe {
     /// Encoding of the picture.
     pub codec: VideoCodec,
+    /// Which of its kinds the sound is, e.g. `LC` of AAC.
+    pub audio_profile: Option<String>,
     /// For people and reports.
     pub info: VideoInfo,
 }
 
 impl Probe {
-    /// Is this the init section of what was probed? ffmpeg is told by the encoding how to name it.
-    pub fn describes(&self, init: &Init) -> bool {
-        let Some(video) = init.video() else { return false };
+    /// Does what ffmpeg writes go with this? What can't be told goes with everything.
+    pub fn describes(&self, written: &Description) -> bool {
         let names: &[&str] = match self.codec {
             VideoCodec::H264 => &["avc1", "avc3"],
             VideoCodec::Hevc => &["hvc1", "hev1"],
         };
-        let same_codec = names.iter().any(|name| video.codec.starts_with(name));
-        same_codec && (video.width, video.height) == (self.info.width, self.info.height)
+        let same_codec = written.codecs.is_empty() || names.iter().any(|name| written.codecs.starts_with(name));
+        let size = (written.width, written.height);
+        same_codec && (size == (0, 0) || size == (self.info.width, self.info.height))
+    }
+
+    /// What becomes of the sound, and a sentence where that is not what is wanted.
+    pub fn sound(&self, wanted: Audio, container: Container) -> (Audio, Option<String>) {
+        let Some(sent) = &self.info.audio else { return (Audio::None, None) };
+        match wanted {
+            Audio::Copy if !self.is_playable(sent, container) => {
+                let profile = self.audio_profile.as_ref().map(|profile| format!(" ({profile})")).unwrap_or_default();
+                let why =
+                    format!("browsers do not play the camera's audio {sent}{profile} as it is: encoding it as AAC");
+                (Audio::Aac, Some(why))
+            }
+            wanted => (wanted, None),
+        }
+    }
+
+    /// Do browsers play this sound from this container?
+    fn is_playable(&self, sent: &str, container: Container) -> bool {
+        match (sent, container) {
+            // The low-delay kinds of AAC are for telephones; a transport stream can't even carry them.
+            ("aac", _) => matches!(self.audio_profile.as_deref(), Some("LC" | "HE-AAC" | "HE-AACv2")),
+            ("opus", Container::Fmp4) => true,
+            _ => false,
+        }
     }
 }
 
@@ -131,10 +158,12 @@ pub struct CaptureSpec {
     pub transport: Transport,
     /// Target segment length, seconds.
     pub segment_seconds: u32,
+    /// What segments are packed in.
+    pub container: Container,
     /// Encoding of the picture.
     pub codec: VideoCodec,
-    /// Does the source carry audio?
-    pub audio: bool,
+    /// What becomes of the sound; [`Audio::None`] where there is none.
+    pub audio: Audio,
     /// Folder of the rendition, `spool/<session>/source`.
     pub folder: String,
 }
@@ -164,17 +193,19 @@ pub fn arguments(spec: &CaptureSpec, url: &str) -> Vec<String> {
         "-map",
         "0:v:0",
     ]);
-    if spec.audio {
+    let sound: &[&str] = match spec.audio {
+        Audio::None => &[],
+        Audio::Copy => &["-c:a", "copy"],
+        Audio::Aac => &["-c:a", "aac", "-ac", "1", "-b:a", "64k", "-af", "aresample=async=1"],
+    };
+    if !sound.is_empty() {
         arguments.extend(words(["-map", "0:a:0?"]));
     }
     arguments.extend(words(["-c:v", "copy"]));
     if spec.codec == VideoCodec::Hevc {
-        // Apple's players refuse hev1 (parameter sets in band) in HLS.
-        arguments.extend(words(["-tag:v", "hvc1"]));
+        arguments.extend(spec.container.hevc_options());
     }
-    if spec.audio {
-        arguments.extend(words(["-c:a", "aac", "-ac", "1", "-b:a", "64k", "-af", "aresample=async=1"]));
-    }
+    arguments.extend(sound.iter().map(|word| (*word).to_owned()));
     arguments.extend(words([
         "-f",
         "hls",
@@ -182,19 +213,13 @@ pub fn arguments(spec: &CaptureSpec, url: &str) -> Vec<String> {
         &spec.segment_seconds.to_string(),
         "-hls_list_size",
         HLS_LIST_SIZE,
-        "-hls_segment_type",
-        "fmp4",
-        "-hls_fmp4_init_filename",
-        spool::INIT_FILE,
-        // Trap: without it each track counts from its own beginning and the init section says by how much they differ, in
-        // an edit list that browsers ignore. A camera's sound comes at once, its picture with the next keyframe: it was
-        // shown up to a keyframe interval too early.
-        "-hls_segment_options",
-        "movflags=+frag_discont",
+    ]));
+    arguments.extend(spec.container.hls_options(false));
+    arguments.extend(words([
         "-hls_flags",
         "temp_file+independent_segments+program_date_time+omit_endlist",
         "-hls_segment_filename",
-        &format!("{}/%08d.m4s", spec.folder),
+        &format!("{}/%08d.{}", spec.folder, spec.container.extension()),
         &format!("{}/{}", spec.folder, spool::FFMPEG_PLAYLIST),
     ]));
     arguments
@@ -210,6 +235,7 @@ struct ProbeAnswer {
 struct ProbeStream {
     codec_type: Option<String>,
     codec_name: Option<String>,
+    profile: Option<String>,
     width: Option<u32>,
     height: Option<u32>,
     avg_frame_rate: Option<String>,
@@ -228,8 +254,10 @@ pub fn parse_probe(json: &[u8]) -> Result<Probe, Unusable> {
         _ => return Err(Unusable::Codec(name.chars().take(40).collect())),
     };
     let rate = |text: &Option<String>| text.as_deref().and_then(ratio).filter(|fps| (0.1..=1000.0).contains(fps));
+    let audio = of_type("audio");
     Ok(Probe {
         codec,
+        audio_profile: audio.and_then(|a| a.profile.clone()).map(|profile| profile.chars().take(40).collect()),
         info: VideoInfo {
             codec: name,
             width: video.width.unwrap_or(0),
@@ -237,7 +265,7 @@ pub fn parse_probe(json: &[u8]) -> Result<Probe, Unusable> {
             fps: rate(&video.avg_frame_rate).or_else(|| rate(&video.r_frame_rate)).unwrap_or(0.0),
             gop_seconds: None,
             // Without a name ffmpeg has no decoder for it, and the whole run would fail for its sake.
-            audio: of_type("audio").and_then(|a| a.codec_name.clone()).filter(|name| name != "none"),
+            audio: audio.and_then(|a| a.codec_name.clone()).filter(|name| name != "none"),
         },
     })
 }
@@ -287,8 +315,9 @@ mod tests {
             address: Address::parse("rtsp://10.0.0.8/x").expect("valid"),
             transport: Transport::Tcp,
             segment_seconds: 4,
+            container: Container::Fmp4,
             codec: VideoCodec::H264,
-            audio: true,
+            audio: Audio::Aac,
             folder: "/spool/S/source".to_owned(),
         }
     }
@@ -300,8 +329,48 @@ mod tests {
 
     #[test]
     fn h265_without_audio_is_tagged_for_apple_and_maps_no_audio() {
-        let spec = CaptureSpec { codec: VideoCodec::Hevc, audio: false, transport: Transport::Udp, ..spec() };
+        let spec = CaptureSpec { codec: VideoCodec::Hevc, audio: Audio::None, transport: Transport::Udp, ..spec() };
         insta::assert_snapshot!(arguments(&spec, "rtsp://10.0.0.8/x").join(" "));
+    }
+
+    #[test]
+    fn a_transport_stream_has_no_init_section_and_needs_no_tag() {
+        let spec = CaptureSpec { container: Container::MpegTs, codec: VideoCodec::Hevc, audio: Audio::Copy, ..spec() };
+        insta::assert_snapshot!(arguments(&spec, "rtsp://10.0.0.8/x").join(" "));
+    }
+
+    #[test]
+    fn sound_is_copied_only_where_browsers_play_it() {
+        use Audio::{Aac, Copy, None as Silent};
+        use Container::{Fmp4, MpegTs};
+        let probe = |audio: &str, profile: Option<&str>| Probe {
+            codec: VideoCodec::H264,
+            audio_profile: profile.map(str::to_owned),
+            info: VideoInfo { audio: Some(audio.to_owned()).filter(|name| !name.is_empty()), ..VideoInfo::default() },
+        };
+        for (sent, profile, wanted, container, want, said) in [
+            ("pcm_alaw", None, Aac, Fmp4, Aac, false),
+            ("aac", Some("LC"), Aac, MpegTs, Aac, false),
+            ("aac", Some("LC"), Copy, Fmp4, Copy, false),
+            ("aac", Some("LC"), Copy, MpegTs, Copy, false),
+            ("aac", Some("HE-AAC"), Copy, MpegTs, Copy, false),
+            ("aac", Some("ELD"), Copy, Fmp4, Aac, true),
+            ("aac", None, Copy, MpegTs, Aac, true),
+            ("opus", None, Copy, Fmp4, Copy, false),
+            ("opus", None, Copy, MpegTs, Aac, true),
+            ("pcm_mulaw", None, Copy, Fmp4, Aac, true),
+            ("aac", Some("LC"), Silent, Fmp4, Silent, false),
+            ("", None, Aac, Fmp4, Silent, false),
+            ("", None, Copy, MpegTs, Silent, false),
+        ] {
+            let (got, sentence) = probe(sent, profile).sound(wanted, container);
+            assert_eq!((got, sentence.is_some()), (want, said), "{sent} {profile:?} {wanted:?} {container:?}");
+        }
+        let (_, sentence) = probe("aac", Some("ELD")).sound(Copy, Fmp4);
+        assert_eq!(
+            sentence.as_deref(),
+            Some("browsers do not play the camera's audio aac (ELD) as it is: encoding it as AAC")
+        );
     }
 
     #[test]
@@ -310,7 +379,7 @@ mod tests {
             br#"{"streams":[{"codec_type":"audio","codec_name":"pcm_alaw"},{"codec_type":"video","codec_name":"h264","width":1920,"height":1080,"avg_frame_rate":"0/0","r_frame_rate":"25/1"}]}"#,
         )
         .expect("usable");
-        assert_eq!(probe.info.to_string(), "h264 1920x1080 25fps pcm_alaw");
+        assert_eq!((probe.info.to_string().as_str(), probe.audio_profile), ("h264 1920x1080 25fps pcm_alaw", None));
         assert_eq!(parse_probe(br#"{"streams":[]}"#), Err(Unusable::NoVideo));
         assert_eq!(parse_probe(b"oops"), Err(Unusable::Answer));
         let mjpeg = parse_probe(br#"{"streams":[{"codec_type":"video","codec_name":"mjpeg"}]}"#).expect_err("unusable");

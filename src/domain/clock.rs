@@ -6,6 +6,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::mpegts::PERIOD_US;
+
 /// Wall and media may part by this much before the next segment moves forward.
 pub const DRIFT_US: i64 = 1_000_000;
 /// Beyond this the session is of no use any more.
@@ -79,11 +81,8 @@ impl SessionClock {
     /// Gives the next segment its times. `after_missing`: numbers are missing before it, so the media clock says how
     /// long the hole is.
     pub fn place(&mut self, segment: &Sealed, after_missing: bool) -> Placed {
-        let hole = if after_missing {
-            segment.media_start_us.saturating_sub(self.media_end_us).clamp(0, MAX_MEDIA_US)
-        } else {
-            0
-        };
+        let hole =
+            if after_missing { passed(self.media_end_us, segment.media_start_us).clamp(0, MAX_MEDIA_US) } else { 0 };
         let moved = match self.agreed_drift() {
             Some(drift) if drift > DRIFT_US => drift.min(MAX_MEDIA_US),
             _ => 0,
@@ -116,6 +115,13 @@ impl SessionClock {
         let (least, most) = (self.lags_us.iter().min()?, self.lags_us.iter().max()?);
         Some(if *least > 0 { *least } else { (*most).min(0) })
     }
+}
+
+/// From one media time to a later one. A clock that fell back by half a day has not gone back: that of a transport stream
+/// has come round.
+fn passed(from: i64, to: i64) -> i64 {
+    let passed = to.saturating_sub(from);
+    if passed < -PERIOD_US / 2 { passed.saturating_add(PERIOD_US) } else { passed }
 }
 
 fn length(segment: &Sealed) -> i64 {
@@ -210,6 +216,15 @@ mod tests {
         let mut clock = SessionClock::anchor(&[sealed(0, 4 * S, 104 * S)], None).expect("one segment");
         clock.place(&sealed(0, 4 * S, 104 * S), false);
         let placed = clock.place(&sealed(8 * S, 4 * S, 112 * S), true);
+        assert_eq!((placed.start_us, placed.end_us), (108 * S, 112 * S));
+    }
+
+    #[test]
+    fn a_missing_number_where_the_media_clock_comes_round_is_as_long_as_any_other() {
+        let before = sealed(PERIOD_US - 3 * S, 4 * S, 104 * S);
+        let mut clock = SessionClock::anchor(&[before], None).expect("one segment");
+        clock.place(&before, false);
+        let placed = clock.place(&sealed(5 * S, 4 * S, 112 * S), true);
         assert_eq!((placed.start_us, placed.end_us), (108 * S, 112 * S));
     }
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{
+    container::Container,
     id::{InstanceUid, SessionId, StreamId},
     segment::SegmentKey,
 };
@@ -219,10 +220,27 @@ pub struct Assignment {
     pub source: CaptureSource,
     /// Target segment length, seconds.
     pub segment_seconds: u32,
+    /// What segments are packed in.
+    pub container: Container,
+    /// What becomes of the sound.
+    pub audio: Audio,
     /// Base address of the storage agents of the group.
     pub storage_url: String,
     /// Bytes the spool may take (85 % of the volume).
     pub spool_bytes: u64,
+}
+
+/// What becomes of the sound a camera sends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Audio {
+    /// Encoded as AAC, which every player knows.
+    #[default]
+    #[serde(rename = "AAC")]
+    Aac,
+    /// As the camera sends it where browsers can play that, else as AAC.
+    Copy,
+    /// Left out.
+    None,
 }
 
 /// An object of Kubernetes.

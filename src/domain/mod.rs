@@ -2,13 +2,15 @@
 //!
 //! In the order of the flow: what is declared ([`duration`], [`source`]), who takes part ([`id`], [`name`]),
 //! what they say to each other ([`control`], [`token`]), what ffmpeg is told ([`capture`], [`ladder`]), what it complains about
-//! ([`diagnosis`]), what it leaves behind ([`spool`], [`fmp4`], [`mpegts`], [`media`], [`codec`], [`clock`], [`session`],
-//! [`segment`], [`cid`]), where that is kept ([`pin`], [`retention`]) and how it is played ([`live`], [`playlist`]).
+//! ([`diagnosis`]), what it leaves behind ([`spool`], [`container`], [`fmp4`], [`mpegts`], [`media`], [`codec`], [`clock`],
+//! [`session`], [`segment`], [`cid`]), where that is kept ([`pin`], [`retention`]) and how it is played ([`live`],
+//! [`playlist`]).
 
 pub mod capture;
 pub mod cid;
 pub mod clock;
 pub mod codec;
+pub mod container;
 pub mod control;
 pub mod coverage;
 pub mod diagnosis;

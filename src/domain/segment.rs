@@ -3,7 +3,10 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::id::{SessionId, StreamId};
+use super::{
+    container::Container,
+    id::{SessionId, StreamId},
+};
 
 /// Rendition that carries the camera's own encoding.
 pub const SOURCE: &str = "source";
@@ -49,14 +52,15 @@ pub struct Segment {
     pub camera_name: String,
     /// Place of the camera (the "factory").
     pub site: String,
-    /// Name of the file: `<session>/<rendition>/<seq>.m4s`.
+    /// Name of the file: `<session>/<rendition>/<seq>.m4s`, or `….ts`.
     pub file: String,
     /// The bytes.
     #[serde(flatten)]
     pub blob: Blob,
-    /// The init section (`EXT-X-MAP`) the segment needs.
-    pub init: Blob,
-    /// RFC 6381 codecs of the init section, e.g. `avc1.64001f,mp4a.40.2`.
+    /// The init section (`EXT-X-MAP`) the segment needs; absent for MPEG-TS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init: Option<Blob>,
+    /// RFC 6381 codecs, e.g. `avc1.64001f,mp4a.40.2`.
     pub codecs: String,
     /// Picture width.
     pub width: u32,
@@ -77,6 +81,13 @@ pub struct Segment {
     pub discontinuity_seq: u64,
     /// `EXT-X-TARGETDURATION` of the session, seconds.
     pub target_seconds: u32,
+}
+
+impl Segment {
+    /// What it is packed in.
+    pub fn container(&self) -> Container {
+        Container::of_init(self.init.as_ref())
+    }
 }
 
 /// Why footage is missing.

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     clock::{DRIFT_US, Sealed, SessionClock},
-    fmp4::Media,
     id::SessionId,
+    media::Media,
     segment::GapReason,
     spool::SessionEnd,
 };

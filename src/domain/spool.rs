@@ -4,6 +4,7 @@
 //! <spool>/report-capture.json                     runner → agent: RunnerReport
 //! <spool>/<session>/session.json                  runner → agent: SessionFile
 //! <spool>/<session>/source/{init.mp4,%08d.m4s}    ffmpeg → agent, transcoder; live.m3u8 is for people
+//! <spool>/<session>/source/%08d.ts                the same as MPEG-TS, which has no init section anywhere
 //! <spool>/report-transcoder.json                  transcoder → agent: TranscoderReport
 //! <spool>/<session>/<rendition>/{init.mp4,%08d.m4s}   transcoder → agent, cut as the source is
 //! <spool>/<session>/<rendition>/init-%08d.mp4     the same, for a segment that init.mp4 does not fit
@@ -21,6 +22,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    container::Container,
     control::{Phase, Problem, VideoInfo},
     id::SessionId,
     segment::GapReason,
@@ -61,16 +63,26 @@ pub const PASSWORD_FILE: &str = "password";
 pub const REPORT_TOUCH_SECONDS: u64 = 5;
 
 /// Name of the file of a segment.
-pub fn segment_file(seq: u64) -> String {
-    format!("{seq:08}.m4s")
+pub fn segment_file(seq: u64, container: Container) -> String {
+    format!("{seq:08}.{}", container.extension())
 }
 
-/// The number of a segment file; `None` for anything else, temporary files included.
+/// Number and container of a segment file; `None` for anything else, temporary files included.
+pub fn segment_of(file: &str) -> Option<(u64, Container)> {
+    let (digits, extension) = file.split_once('.')?;
+    let container = Container::ALL.into_iter().find(|container| container.extension() == extension)?;
+    Some((number(digits)?, container))
+}
+
+/// The number of a segment file.
 pub fn segment_seq(file: &str) -> Option<u64> {
-    let digits = file.strip_suffix(".m4s")?;
+    segment_of(file).map(|(seq, _)| seq)
+}
+
+fn number(digits: &str) -> Option<u64> {
     let plain = digits.len() >= 8 && digits.len() <= 12 && digits.bytes().all(|b| b.is_ascii_digit());
-    // One name per number: 000000001.m4s is not a second segment 1.
-    digits.parse().ok().filter(|seq| plain && segment_file(*seq) == file)
+    // One name per number: 000000001 is not a second segment 1.
+    digits.parse().ok().filter(|seq| plain && format!("{seq:08}") == digits)
 }
 
 /// The mark of a segment that the transcoder has given up.
@@ -80,7 +92,7 @@ pub fn given_up_file(seq: u64) -> String {
 
 /// The number of such a mark.
 pub fn given_up_seq(file: &str) -> Option<u64> {
-    segment_seq(&format!("{}.m4s", file.strip_suffix(".given-up")?))
+    number(file.strip_suffix(".given-up")?)
 }
 
 /// The init section that only this segment of a rendition uses: its decoder configuration is another one than that of
@@ -91,8 +103,7 @@ pub fn own_init_file(seq: u64) -> String {
 
 /// The number of the segment that such an init section belongs to.
 pub fn own_init_seq(file: &str) -> Option<u64> {
-    let number = file.strip_prefix("init-").and_then(|rest| rest.strip_suffix(".mp4"))?;
-    segment_seq(&format!("{number}.m4s"))
+    file.strip_prefix("init-").and_then(|rest| rest.strip_suffix(".mp4")).and_then(number)
 }
 
 /// Is this the name of an init section?
@@ -201,10 +212,24 @@ mod tests {
 
     #[test]
     fn only_finished_segments_count() {
-        assert_eq!(segment_seq("00000012.m4s"), Some(12));
+        assert_eq!(segment_of("00000012.m4s"), Some((12, Container::Fmp4)));
+        assert_eq!(segment_of("00000012.ts"), Some((12, Container::MpegTs)));
         assert_eq!(segment_seq("100000000.m4s"), Some(100_000_000));
-        for other in ["00000012.m4s.tmp", "init.mp4", "12.m4s", "000000012.m4s", "+0000012.m4s", "live.m3u8", ".m4s"] {
-            assert_eq!(segment_seq(other), None, "{other}");
+        for other in [
+            "00000012.m4s.tmp",
+            "00000012.ts.tmp",
+            "init.mp4",
+            "12.m4s",
+            "12.ts",
+            "000000012.m4s",
+            "+0000012.m4s",
+            "live.m3u8",
+            ".m4s",
+            ".ts",
+            "00000012",
+            "00000012.mp4",
+        ] {
+            assert_eq!(segment_of(other), None, "{other}");
         }
     }
 
@@ -237,7 +262,10 @@ mod tests {
     proptest! {
         #[test]
         fn a_number_has_one_name(seq in 0_u64..999_999_999_999) {
-            prop_assert_eq!(segment_seq(&segment_file(seq)), Some(seq));
+            for container in Container::ALL {
+                prop_assert_eq!(segment_of(&segment_file(seq, container)), Some((seq, container)));
+            }
+            prop_assert_eq!(given_up_seq(&given_up_file(seq)), Some(seq));
         }
     }
 }

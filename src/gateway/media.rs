@@ -18,6 +18,7 @@ use crate::{
     clients::{groups::Group, storage_agent::Error},
     domain::{
         cid::Cid,
+        container::Container,
         id::{SessionId, StreamId},
         segment::SegmentKey,
     },
@@ -30,7 +31,7 @@ const ATTEMPTS: usize = 3;
 /// What a file name of a session means.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum File {
-    /// `00000012.m4s`, `12`.
+    /// `00000012.m4s`, `00000012.ts`, `12`.
     Segment(u64),
     /// `init`, `init.mp4`, `init-<hash>.mp4`.
     Init(String),
@@ -108,7 +109,7 @@ pub(super) async fn media(
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response());
     }
     let bytes = fetch(&app, &row).await?;
-    Ok(answer(&bytes, row.transport_stream, Some(&etag), &headers))
+    Ok(answer(&bytes, row.container, Some(&etag), &headers))
 }
 
 /// `GET /live/{stream}/{session}/{rendition}/{file}`: the same from the capture pod.
@@ -122,7 +123,7 @@ pub(super) async fn live(
     // Recorded no more: what was live is in the catalogue by now.
     let Some(stream) = app.roster.stream(asked.stream) else { return Ok(stored()) };
     match app.live.file(&stream, asked.session, &asked.rendition, &path.3).await {
-        Ok(bytes) => Ok(answer(&bytes, path.3.to_ascii_lowercase().ends_with("ts"), None, &headers)),
+        Ok(bytes) => Ok(answer(&bytes, Container::of_file(&path.3).unwrap_or_default(), None, &headers)),
         Err(problem) if problem.status == StatusCode::NOT_FOUND => Ok(stored()),
         Err(problem) => Err(problem),
     }
@@ -178,7 +179,7 @@ fn problem_of(error: &Error, group: &Group) -> Problem {
 }
 
 /// Bytes with range, type and caching.
-fn answer(bytes: &Bytes, transport_stream: bool, etag: Option<&str>, headers: &HeaderMap) -> Response {
+fn answer(bytes: &Bytes, container: Container, etag: Option<&str>, headers: &HeaderMap) -> Response {
     let length = bytes.len();
     let range = headers.get(header::RANGE).and_then(|value| value.to_str().ok());
     let (status, body, content_range) = match range.map(|text| part(text, length)) {
@@ -190,8 +191,7 @@ fn answer(bytes: &Bytes, transport_stream: bool, etag: Option<&str>, headers: &H
     };
     let mut response = (status, Body::from(body)).into_response();
     let out = response.headers_mut();
-    let kind = if transport_stream { "video/mp2t" } else { "video/mp4" };
-    out.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    out.insert(header::CONTENT_TYPE, HeaderValue::from_static(container.content_type()));
     out.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     // One address means one content for ever, but only for those who are logged in.
     out.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, max-age=86400, immutable"));

@@ -11,7 +11,7 @@ use kube::api::ObjectMeta;
 use crate::api::{
     Camera, CameraSpec, LocalRef, Pipeline, PipelineSpec, StorageNode, StorageNodeSpec,
     camera::Source,
-    pipeline::{CameraSet, Capture, PipelineState, Rendition, Sidecar, Spool, Storage, Transcode},
+    pipeline::{Audio, CameraSet, Container, PipelineState, Rendition, Sidecar, Spool, Storage, Transcode},
     storage_node::Managed,
 };
 
@@ -112,7 +112,13 @@ impl PipelineFixture {
     }
 
     pub fn segment_seconds(mut self, seconds: i32) -> Self {
-        self.0.spec.capture = Some(Capture { segment_seconds: Some(seconds) });
+        self.0.spec.capture.get_or_insert_default().segment_seconds = Some(seconds);
+        self
+    }
+
+    pub fn packed(mut self, container: Container, audio: Audio) -> Self {
+        let capture = self.0.spec.capture.get_or_insert_default();
+        (capture.container, capture.audio) = (Some(container), Some(audio));
         self
     }
 

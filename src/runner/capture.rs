@@ -25,11 +25,11 @@ use crate::{
     domain::{
         capture::{self, CaptureSpec, Probe, Progress, ProgressReader},
         clock::StepWatch,
+        container::Container,
         control::{Phase, Problem},
         diagnosis::{Cause, SECRET_MISSING},
-        fmp4::parse_init,
         segment::GapReason,
-        spool::{self, RunnerReport},
+        spool::RunnerReport,
     },
     report::Reporter,
 };
@@ -71,12 +71,14 @@ pub struct Capture<'a> {
     args: &'a Args,
     reporter: &'a Reporter<RunnerReport>,
     known: Option<(Order, Probe)>,
+    /// What was last said of the sound.
+    said_of_sound: Option<String>,
 }
 
 impl<'a> Capture<'a> {
     /// Nothing is probed yet.
     pub fn new(args: &'a Args, reporter: &'a Reporter<RunnerReport>) -> Self {
-        Self { args, reporter, known: None }
+        Self { args, reporter, known: None, said_of_sound: None }
     }
 
     /// Captures until the run ends.
@@ -122,7 +124,8 @@ impl<'a> Capture<'a> {
         };
         tracing::info!(session = %session.id(), video = %probe.info, "capturing {}", order.address);
         let mut watching = Watching::new(&mut child, session.id(), probe);
-        watching.unchecked = remembered.then(|| session.rendition().join(spool::INIT_FILE));
+        let first = order.container.telling_file();
+        watching.unchecked = remembered.then(|| (order.container, session.rendition().join(first)));
         let stop = watching.until_stop(order, told, self.reporter, &mut child, shutdown).await;
         // Whatever the reason, the process is reaped and its last segment finished before anything else starts.
         if let Err(error) = child::stop(&mut child).await {
@@ -156,7 +159,7 @@ impl<'a> Capture<'a> {
 
     /// Is it known what this camera sends?
     fn remembers(&self, order: &Order) -> bool {
-        // Segment length is no matter of the camera.
+        // Segment length, container and what becomes of the sound are no matter of the camera.
         self.known.as_ref().is_some_and(|(of, _)| {
             (&of.address, of.transport, &of.credentials) == (&order.address, order.transport, &order.credentials)
         })
@@ -171,14 +174,21 @@ impl<'a> Capture<'a> {
         Ok(probe)
     }
 
-    fn start(&self, order: &Order, probe: &Probe, session: &Session) -> std::io::Result<Child> {
+    fn start(&mut self, order: &Order, probe: &Probe, session: &Session) -> std::io::Result<Child> {
         let url = order.address.with(order.credentials.as_ref()).map_err(std::io::Error::other)?;
+        let (audio, sentence) = probe.sound(order.audio, order.container);
+        // Once, not at each try.
+        if let Some(sentence) = sentence.as_ref().filter(|_| sentence != self.said_of_sound) {
+            tracing::warn!("{sentence}");
+        }
+        self.said_of_sound = sentence;
         let spec = CaptureSpec {
             address: order.address.clone(),
             transport: order.transport,
             segment_seconds: order.segment_seconds,
+            container: order.container,
             codec: probe.codec,
-            audio: probe.info.audio.is_some(),
+            audio,
             folder: session.rendition().to_string_lossy().into_owned(),
         };
         self.reporter.update(|report| report.starts += 1);
@@ -226,8 +236,9 @@ struct Watching {
     steps: StepWatch,
     /// Media time written; none before the first picture.
     media_us: Option<i64>,
-    /// The init section to come, where the probe is an older one: a camera that restarts may send something else.
-    unchecked: Option<PathBuf>,
+    /// The first file to come that tells the picture, where the probe is an older one: a camera that restarts may send
+    /// something else.
+    unchecked: Option<(Container, PathBuf)>,
 }
 
 impl Watching {
@@ -340,13 +351,14 @@ impl Watching {
         Some(if jumped { Advance::Jumped } else { Advance::Moved })
     }
 
-    /// Once the init section is there: does it say something else than the probe? ffmpeg makes the file long before it
+    /// Once that file is there: does it say something else than the probe? ffmpeg makes an init section long before it
     /// writes it.
     fn is_another_picture(&mut self) -> bool {
-        let Some(bytes) = self.unchecked.as_ref().and_then(|file| fs::read(file).ok()) else { return false };
-        let Ok(init) = parse_init(&bytes) else { return false };
+        let Some((container, file)) = &self.unchecked else { return false };
+        let written = fs::read(file).ok().and_then(|bytes| container.describe(&bytes).ok());
+        let Some(written) = written else { return false };
         self.unchecked = None;
-        !self.probe.describes(&init)
+        !self.probe.describes(&written)
     }
 
     /// Why ffmpeg ended by itself.

@@ -6,7 +6,8 @@ use std::{fs, io::ErrorKind, path::Path};
 
 use crate::domain::{
     capture::Transport,
-    control::{Activity, Assignment, Envelope, Problem},
+    container::Container,
+    control::{Activity, Assignment, Audio, Envelope, Problem},
     diagnosis::{self, Declared},
     source::{Address, Credentials},
     spool,
@@ -50,6 +51,10 @@ pub struct Order {
     pub credentials: Option<Credentials>,
     /// Target segment length, seconds.
     pub segment_seconds: u32,
+    /// What segments are packed in.
+    pub container: Container,
+    /// What becomes of the sound.
+    pub audio: Audio,
     /// Name of the camera's Secret, for messages.
     pub secret: Option<String>,
 }
@@ -129,6 +134,8 @@ fn capture(assignment: &Assignment, folder: &Path) -> Wanted {
         transport: Transport::of(source),
         credentials,
         segment_seconds: assignment.segment_seconds.clamp(1, 60),
+        container: assignment.container,
+        audio: assignment.audio,
         secret: source.credentials_secret.clone(),
     })
 }

@@ -4,7 +4,7 @@
 //! remembered elsewhere, so a restart needs no memory.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     fs,
     io::{self, ErrorKind},
     path::{Path, PathBuf},
@@ -13,6 +13,7 @@ use std::{
 
 use crate::{
     domain::{
+        container::Container,
         id::SessionId,
         ladder::{Rendition, Waiting},
         segment::SOURCE,
@@ -58,22 +59,20 @@ pub fn waiting(
     }
     for session in sessions(spool)? {
         let source = folder(spool, session, SOURCE);
-        let finished = numbers(&source, spool::segment_seq)?;
-        if finished.is_empty() || !source.join(spool::INIT_FILE).exists() {
-            continue;
-        }
-        let mut complete = finished.clone();
+        let mut finished = named(&source, spool::segment_of)?;
+        finished.retain(|_, container| container.init_file().is_none_or(|init| source.join(init).exists()));
+        let mut settled = Vec::new();
         for rendition in renditions {
-            let settled = |file: &str| spool::segment_seq(file).or_else(|| spool::given_up_seq(file));
-            let there = numbers(&folder(spool, session, &rendition.name), settled)?;
-            complete.retain(|seq| there.contains(seq));
+            let seq = |file: &str| Some((spool::segment_seq(file).or_else(|| spool::given_up_seq(file))?, ()));
+            settled.push(named(&folder(spool, session, &rendition.name), seq)?);
         }
-        for seq in finished.difference(&complete) {
+        finished.retain(|seq, _| !settled.iter().all(|there| there.contains_key(seq)));
+        for (seq, container) in finished {
             // Gone since it was listed: the agent has let go of it.
-            let Ok(metadata) = fs::metadata(source.join(spool::segment_file(*seq))) else { continue };
+            let Ok(metadata) = fs::metadata(source.join(spool::segment_file(seq, container))) else { continue };
             let age = metadata.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
             let finished_us = i64::try_from(age.as_micros()).unwrap_or(i64::MAX);
-            waiting.push(Waiting { session, seq: *seq, finished_us, tries: tries(session, *seq) });
+            waiting.push(Waiting { session, seq, container, finished_us, tries: tries(session, seq) });
         }
     }
     Ok(waiting)
@@ -104,7 +103,8 @@ pub fn note_tries(spool: &Path, session: SessionId, seq: u64, tries: u32) -> io:
 /// Does this rendition lack the segment?
 pub fn lacks(spool: &Path, session: SessionId, seq: u64, rendition: &str) -> bool {
     let folder = folder(spool, session, rendition);
-    !folder.join(spool::segment_file(seq)).exists() && !folder.join(spool::given_up_file(seq)).exists()
+    let made = Container::ALL.iter().any(|container| folder.join(spool::segment_file(seq, *container)).exists());
+    !made && !folder.join(spool::given_up_file(seq)).exists()
 }
 
 /// Marks that a segment's missing renditions will not be made.
@@ -125,10 +125,11 @@ pub fn make(folder: &Path) -> io::Result<()> {
     }
 }
 
-fn numbers(folder: &Path, number: impl Fn(&str) -> Option<u64>) -> io::Result<BTreeSet<u64>> {
+/// What names of files in a folder mean, by number.
+fn named<T>(folder: &Path, meaning: impl Fn(&str) -> Option<(u64, T)>) -> io::Result<BTreeMap<u64, T>> {
     match fs::read_dir(folder) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(BTreeSet::new()),
-        entries => Ok(entries?.flatten().filter_map(|entry| number(entry.file_name().to_str()?)).collect()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(BTreeMap::new()),
+        entries => Ok(entries?.flatten().filter_map(|entry| meaning(entry.file_name().to_str()?)).collect()),
     }
 }
 
@@ -158,10 +159,27 @@ mod tests {
         fs::write(folder(spool.path(), session, "low").join("00000001.m4s"), "x").expect("writes");
         assert_eq!(seqs(), [0, 1], "one of two");
         assert!(!lacks(spool.path(), session, 1, "low") && lacks(spool.path(), session, 1, "mid"));
-        let one = Waiting { session, seq: 1, finished_us: 0, tries: 3 };
+        let one = Waiting { session, seq: 1, container: Container::Fmp4, finished_us: 0, tries: 3 };
         give_up(spool.path(), &one, &renditions, "ffmpeg died").expect("marks");
         assert_eq!(seqs(), [0]);
         assert!(!folder(spool.path(), session, "low").join("00000001.given-up").exists(), "that one was made");
+    }
+
+    #[test]
+    fn a_transport_stream_waits_without_an_init_section() {
+        let spool = tempfile::tempdir().expect("a folder");
+        let session = SessionId::new();
+        let source = folder(spool.path(), session, SOURCE);
+        fs::create_dir_all(&source).expect("a folder");
+        for file in ["00000000.ts", "00000001.ts", "00000002.m4s"] {
+            fs::write(source.join(file), "x").expect("writes");
+        }
+        fs::create_dir(folder(spool.path(), session, "low")).expect("a folder");
+        fs::write(folder(spool.path(), session, "low").join("00000000.ts"), "x").expect("writes");
+        let waiting = waiting(spool.path(), &[rung("low")], |_, _| 0).expect("lists");
+        let seen: Vec<_> = waiting.iter().map(|waiting| (waiting.seq, waiting.container)).collect();
+        assert_eq!(seen, [(1, Container::MpegTs)], "the other has no init section yet");
+        assert!(!lacks(spool.path(), session, 0, "low") && lacks(spool.path(), session, 1, "low"));
     }
 
     #[test]

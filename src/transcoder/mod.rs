@@ -65,7 +65,8 @@ pub async fn run(args: Args) -> Outcome {
     let reporter = Reporter::new(args.spool.join(spool::TRANSCODER_REPORT_FILE), TranscoderReport::differs);
     let segments = |path: &Path| {
         let source = path.parent().and_then(Path::file_name).is_some_and(|name| name == crate::domain::segment::SOURCE);
-        source && path.extension().is_some_and(|kind| kind == "m4s")
+        let name = path.file_name().and_then(|name| name.to_str());
+        source && name.is_some_and(|name| spool::segment_seq(name).is_some())
     };
     let hints = Hints::new(RESCAN, move |path| segments(path) || path.ends_with(spool::LADDER_FILE))
         .folder(&args.spool, true)
@@ -140,7 +141,8 @@ impl<'a> Transcoder<'a> {
         }
         self.say(told, next.behind_us, next.job.is_none());
         let Some(segment) = next.job else { return false };
-        let (session, seq, before) = (segment.session, segment.seq, segment.tries);
+        let (session, seq, container) = (segment.session, segment.seq, segment.container);
+        let before = segment.tries;
         self.reporter.update(|report| report.starts += 1);
         let note = |tries| {
             if let Err(error) = look::note_tries(&self.args.spool, session, seq, tries) {
@@ -149,7 +151,7 @@ impl<'a> Transcoder<'a> {
         };
         note(before + 1);
         let done = tokio::select! {
-            done = work::transcode(self.args, session, seq, &renditions) => done,
+            done = work::transcode(self.args, (session, seq, container), &renditions) => done,
             // That was no try.
             () = shutdown.cancelled() => {
                 note(before);

@@ -18,9 +18,10 @@ use super::{Args, look};
 use crate::{
     child::{self, Lines},
     domain::{
-        fmp4::{Init, Malformed, Media, Scanner, parse_init},
+        container::{Container, Layout, Malformed},
         id::SessionId,
         ladder::{self, Job, Rendition},
+        media::Media,
         segment::SOURCE,
         spool,
     },
@@ -78,28 +79,33 @@ impl Failed {
 }
 
 /// Makes the renditions that a segment lacks. Dropping the future kills ffmpeg.
-pub async fn transcode(args: &Args, session: SessionId, seq: u64, renditions: &[Rendition]) -> Result<(), Failed> {
+pub async fn transcode(
+    args: &Args,
+    (session, seq, container): (SessionId, u64, Container),
+    renditions: &[Rendition],
+) -> Result<(), Failed> {
     let source = look::folder(&args.spool, session, SOURCE);
-    let (init_file, segment_file) = (source.join(spool::INIT_FILE), source.join(spool::segment_file(seq)));
-    let init = parse_init(&read(&init_file)?).map_err(Failed::Source)?;
-    let wanted = scan(&init, &read(&segment_file)?).map_err(Failed::Source)?;
+    let init = container.init_file().map(|file| source.join(file));
+    let segment = source.join(spool::segment_file(seq, container));
+    let layout = layout(init.as_deref(), Failed::Source)?;
+    let (wanted, description) = layout.scan(&read(&segment)?).map_err(Failed::Source)?;
     let missing: Vec<Rendition> =
         renditions.iter().filter(|r| look::lacks(&args.spool, session, seq, &r.name)).cloned().collect();
     let temporary = args.spool.join(session.to_string()).join(spool::LADDER_FOLDER);
     look::remove(&temporary)?;
     fs::create_dir(&temporary)?;
     let job = Job {
-        init: init_file.to_string_lossy().into_owned(),
-        segment: segment_file.to_string_lossy().into_owned(),
+        init: init.map(|file| file.to_string_lossy().into_owned()),
+        segment: segment.to_string_lossy().into_owned(),
         seq,
-        audio: init.audio().is_some(),
+        audio: description.sound,
         folder: temporary.to_string_lossy().into_owned(),
         renditions: missing,
     };
     run(args, &job).await?;
     for rendition in &job.renditions {
         let made = PathBuf::from(ladder::folder_of(&job.folder, &rendition.name));
-        take(&made, &look::folder(&args.spool, session, &rendition.name), rendition, seq, &wanted)?;
+        take(&made, &look::folder(&args.spool, session, &rendition.name), rendition, (seq, container), &wanted)?;
     }
     Ok(look::remove(&temporary)?)
 }
@@ -140,14 +146,20 @@ fn plain(line: &str) -> String {
 }
 
 /// Checks what was made and gives it its name.
-fn take(made: &Path, folder: &Path, rendition: &Rendition, seq: u64, wanted: &Media) -> Result<(), Failed> {
+fn take(
+    made: &Path,
+    folder: &Path,
+    rendition: &Rendition,
+    (seq, container): (u64, Container),
+    wanted: &Media,
+) -> Result<(), Failed> {
     let words = |media: &Media| format!("{} frames from {} for {} µs", media.frames, media.start_us, media.media_us);
     let other = |found: String| Failed::Frames { name: rendition.name.clone(), found, wanted: words(wanted) };
     let unreadable = |why: Malformed| other(why.to_string());
-    let init_file = init_of(made)?;
-    let segment_file = made.join(spool::segment_file(seq));
-    let init = parse_init(&read(&init_file)?).map_err(unreadable)?;
-    let found = scan(&init, &read(&segment_file)?).map_err(unreadable)?;
+    let name = spool::segment_file(seq, container);
+    let init = container.init_file().map(|file| Ok::<_, Failed>((init_of(made)?, file))).transpose()?;
+    let layout = layout(init.as_ref().map(|(file, _)| file.as_path()), unreadable)?;
+    let (found, _) = layout.scan(&read(&made.join(&name))?).map_err(unreadable)?;
     // Begin and length to a frame: the encoder gives the last one a length of its own, and edit lists move the first.
     let frame_us = wanted.media_us / i64::try_from(wanted.frames.max(1)).unwrap_or(1) + 1_000;
     let near = |a: i64, b: i64| (a - b).abs() <= frame_us;
@@ -159,35 +171,44 @@ fn take(made: &Path, folder: &Path, rendition: &Rendition, seq: u64, wanted: &Me
         return Err(other(words(&found)));
     }
     look::make(folder)?;
-    let first = folder.join(spool::INIT_FILE);
-    match fs::read(&first) {
-        // The session's rendition keeps its first one: two jobs differ in what the encoder noted of its bit rates.
-        Ok(bytes) if parse_init(&bytes).is_ok_and(|known| known.decodes_like(&init)) => {}
-        // After an edit: the bytes of the one before, where they fit, or every segment would bring a new EXT-X-MAP.
-        Ok(_) => match newest_like(folder, &init)? {
-            Some(known) => link(&known, &folder.join(spool::own_init_file(seq)))?,
-            None => fs::rename(&init_file, folder.join(spool::own_init_file(seq)))?,
-        },
-        Err(error) if error.kind() == ErrorKind::NotFound => fs::rename(&init_file, &first)?,
-        Err(error) => return Err(error.into()),
+    if let Some((init, file)) = init {
+        take_init(&init, &layout, folder, file, seq)?;
     }
     // The segment last: with its name it counts as finished.
-    match renameat_with(CWD, &segment_file, CWD, folder.join(spool::segment_file(seq)), RenameFlags::NOREPLACE) {
+    match renameat_with(CWD, made.join(&name), CWD, folder.join(&name), RenameFlags::NOREPLACE) {
         Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
         Err(error) => Err(io::Error::from(error).into()),
     }
 }
 
+/// The session's rendition keeps its first init section: two jobs differ in what the encoder noted of its bit rates.
+fn take_init(made: &Path, layout: &Layout, folder: &Path, name: &str, seq: u64) -> io::Result<()> {
+    let (first, own) = (folder.join(name), folder.join(spool::own_init_file(seq)));
+    match fs::read(&first) {
+        Ok(bytes) if is_like(&bytes, layout) => Ok(()),
+        // After an edit: the bytes of the one before, where they fit, or every segment would bring a new EXT-X-MAP.
+        Ok(_) => match newest_like(folder, layout)? {
+            Some(known) => link(&known, &own),
+            None => fs::rename(made, own),
+        },
+        Err(error) if error.kind() == ErrorKind::NotFound => fs::rename(made, &first),
+        Err(error) => Err(error),
+    }
+}
+
+/// Does this init section need the same decoder?
+fn is_like(bytes: &[u8], layout: &Layout) -> bool {
+    Layout::read(Some(bytes), None).is_ok_and(|known| known.decodes_like(layout))
+}
+
 /// The newest init section of a single segment that needs the same decoder.
-fn newest_like(folder: &Path, init: &Init) -> io::Result<Option<PathBuf>> {
+fn newest_like(folder: &Path, layout: &Layout) -> io::Result<Option<PathBuf>> {
     let number = |entry: fs::DirEntry| spool::own_init_seq(entry.file_name().to_str()?);
     let mut numbers: Vec<u64> = fs::read_dir(folder)?.flatten().filter_map(number).collect();
     numbers.sort_unstable();
     let mut files = numbers.into_iter().rev().map(|seq| folder.join(spool::own_init_file(seq)));
     // The agent may have let go of one since.
-    let fits =
-        |file: &PathBuf| fs::read(file).is_ok_and(|b| parse_init(&b).is_ok_and(|known| known.decodes_like(init)));
-    Ok(files.find(fits))
+    Ok(files.find(|file| fs::read(file).is_ok_and(|bytes| is_like(&bytes, layout))))
 }
 
 fn link(from: &Path, to: &Path) -> io::Result<()> {
@@ -208,10 +229,10 @@ fn init_of(made: &Path) -> io::Result<PathBuf> {
         .ok_or_else(|| io::Error::new(ErrorKind::NotFound, "ffmpeg wrote no init section"))
 }
 
-fn scan(init: &Init, bytes: &[u8]) -> Result<Media, Malformed> {
-    let mut scanner = Scanner::new(init)?;
-    scanner.push(bytes);
-    scanner.finish()
+/// How segments are read, by the init section where there is one.
+fn layout(init: Option<&Path>, malformed: impl FnOnce(Malformed) -> Failed) -> Result<Layout, Failed> {
+    let bytes = init.map(read).transpose()?;
+    Layout::read(bytes.as_deref(), None).map_err(malformed)
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, Failed> {

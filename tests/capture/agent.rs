@@ -17,6 +17,7 @@ use dsn::{
             Activity, CONTROL_EXCHANGE, Command as Op, EVENTS_EXCHANGE, Envelope, InstanceReport, Phase, Readd, Stored,
             Wanted, instance_key, instance_queue,
         },
+        id::SessionId,
         live::LiveWindow,
         segment::{Gap, GapReason, Segment, SegmentKey},
     },
@@ -96,7 +97,15 @@ impl Agent {
         text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok()).unwrap_or(0.0)
     }
 
-    fn kill(mut self) {
+    /// Content type and bytes of a live file of the source.
+    pub async fn live_file(&self, session: SessionId, file: &str) -> (Option<String>, bytes::Bytes) {
+        let url = format!("http://127.0.0.1:{}/v1/live/{session}/source/{file}", self.live_port);
+        let answer = self.http.get(url).bearer_auth(LIVE_TOKEN).send().await.expect("answers");
+        let kind = answer.headers().get("content-type").and_then(|kind| kind.to_str().ok()).map(str::to_owned);
+        (kind, answer.bytes().await.expect("bytes"))
+    }
+
+    pub fn kill(mut self) {
         self.process.kill().expect("killed");
         self.process.wait().expect("ends");
     }
@@ -120,7 +129,7 @@ pub fn log(pod: &CapturePod) -> String {
 }
 
 /// What the kubelet mounts.
-fn mount_config(pod: &mut CapturePod, change: impl FnOnce(&mut dsn::domain::control::Assignment)) {
+pub fn mount_config(pod: &mut CapturePod, change: impl FnOnce(&mut dsn::domain::control::Assignment)) {
     let text = serde_json::to_vec(&pod.envelope(change)).expect("JSON");
     dsn::files::replace(&pod.path("config/assignment.json"), &text, false).expect("writes");
 }
@@ -247,7 +256,8 @@ async fn v2_segments_are_announced_once_stored_trimmed_and_steered_by_message() 
     let uploaded = uploads.counts();
     for segment in operator.heard.segments.values() {
         assert_eq!(uploaded.get(&segment.file).map(|(cid, _)| cid), Some(&segment.blob.cid), "announced = uploaded");
-        assert!(uploaded.values().any(|(cid, _)| *cid == segment.init.cid), "with its init section");
+        let init = segment.init.as_ref().expect("has one");
+        assert!(uploaded.values().any(|(cid, _)| *cid == init.cid), "with its init section");
     }
     operator.until(&pod, "running", |heard| heard.report.as_ref().is_some_and(|r| r.phase == Phase::Running)).await;
     let report = operator.heard.report.clone().expect("a report");

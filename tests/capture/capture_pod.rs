@@ -11,8 +11,10 @@ use std::{
 };
 
 use dsn::domain::{
-    control::{Activity, Assignment, CaptureSource, Envelope, ObjectRef, Phase},
+    container::{Container, Layout},
+    control::{Activity, Assignment, Audio, CaptureSource, Envelope, ObjectRef, Phase},
     id::{InstanceUid, Role, SessionId, StreamId},
+    media::{Description, Media},
     spool::{self, RunnerReport, SessionFile},
 };
 use jiff::Timestamp;
@@ -75,6 +77,8 @@ impl CapturePod {
                 credentials_secret: Some("lobby-login".into()),
             },
             segment_seconds: 1,
+            container: Container::default(),
+            audio: Audio::default(),
             storage_url: "http://127.0.0.1:1".into(),
             spool_bytes: 100 << 20,
         };
@@ -184,6 +188,13 @@ impl CapturePod {
         self.path("spool").join(session.to_string()).join("source")
     }
 
+    /// What a finished segment says, as the agent reads it.
+    pub fn read(&self, session: SessionId, container: Container, bytes: &[u8]) -> (Media, Description) {
+        let init = container.init_file().map(|file| fs::read(self.rendition(session).join(file)).expect("reads"));
+        let layout = Layout::read(init.as_deref(), None).expect("well-formed");
+        layout.scan(bytes).unwrap_or_else(|why| panic!("a segment of {session}: {why}"))
+    }
+
     /// Finished segments of a session and their content.
     pub fn segments(&self, session: SessionId) -> BTreeMap<u64, Vec<u8>> {
         let Ok(files) = fs::read_dir(self.rendition(session)) else { return BTreeMap::new() };
@@ -254,7 +265,7 @@ fn children(parent: u32) -> Vec<u32> {
         .collect()
 }
 
-fn command_line(pid: u32) -> String {
+pub fn command_line(pid: u32) -> String {
     fs::read(format!("/proc/{pid}/cmdline"))
         .map(|text| String::from_utf8_lossy(&text).replace('\0', " "))
         .unwrap_or_default()

@@ -10,6 +10,7 @@ use std::{
 use dsn::{
     clients::broker::{Broker, Publish},
     domain::{
+        container::Container,
         control::{
             Activity, CONTROL_EXCHANGE, Command as Op, EVENTS_EXCHANGE, Envelope, InstanceReport, Phase, Stored,
             instance_key, instance_queue,
@@ -33,10 +34,10 @@ use crate::{
 };
 
 /// The transcoder's container.
-struct Transcoder(Child);
+pub struct Transcoder(Child);
 
 impl Transcoder {
-    fn start(pod: &CapturePod) -> Self {
+    pub fn start(pod: &CapturePod) -> Self {
         let log = fs::File::options().create(true).append(true).open(pod.path("transcoder.log")).expect("a log");
         let child = Command::new(env!("CARGO_BIN_EXE_dsn"))
             .arg("transcoder")
@@ -58,7 +59,8 @@ impl Drop for Transcoder {
     }
 }
 
-fn told(pod: &CapturePod, revision: u64, kbps: u32) -> Envelope<LadderAssignment> {
+/// One rendition, of 120 lines.
+pub fn told(pod: &CapturePod, revision: u64, kbps: u32) -> Envelope<LadderAssignment> {
     let capture = &pod.assignment;
     let assignment = LadderAssignment {
         instance: InstanceUid::of(&capture.pipeline.uid, &capture.camera.uid, Role::Transcoder, 0),
@@ -71,6 +73,12 @@ fn told(pod: &CapturePod, revision: u64, kbps: u32) -> Envelope<LadderAssignment
     let mut envelope = Envelope::unordered(assignment.instance.to_string(), "apply", Timestamp::now(), assignment);
     envelope.revision = revision;
     envelope
+}
+
+/// What the kubelet mounts.
+pub fn mount_ladder(pod: &CapturePod, told: &Envelope<LadderAssignment>) {
+    let text = serde_json::to_vec(told).expect("JSON");
+    dsn::files::replace(&pod.path("config").join(spool::LADDER_FILE), &text, false).expect("writes");
 }
 
 /// What is heard on the events exchange.
@@ -127,8 +135,7 @@ async fn k2_renditions_take_the_way_of_the_source_and_never_hold_it_up() {
     let mut pod = pod_of(&camera, storage_port);
     fs::write(pod.path("agent/amqp-url"), rabbit.url()).expect("writes");
     let first = told(&pod, 1, 300);
-    let text = serde_json::to_vec(&first).expect("JSON");
-    dsn::files::replace(&pod.path("config").join(spool::LADDER_FILE), &text, false).expect("writes");
+    mount_ladder(&pod, &first);
 
     let broker = Broker::connect(&rabbit.url(), "test").await.expect("connects");
     for exchange in [CONTROL_EXCHANGE, EVENTS_EXCHANGE] {
@@ -179,7 +186,9 @@ async fn k2_renditions_take_the_way_of_the_source_and_never_hold_it_up() {
     // Stored: the source by its mark, the rungs one by one, and the rung only after its source.
     ear.until(&pod, &mut heard, "fifteen", |ear| ear.count(SOURCE) >= 15 && ear.count("low") >= 14).await;
     let session = *pod.sessions().last().expect("a session");
-    let rung = |seq: u64| pod.path("spool").join(session.to_string()).join("low").join(spool::segment_file(seq));
+    let rung = |seq: u64| {
+        pod.path("spool").join(session.to_string()).join("low").join(spool::segment_file(seq, Container::Fmp4))
+    };
     let key =
         |rendition: &str, seq| SegmentKey { stream: pod.assignment.stream, rendition: rendition.into(), session, seq };
     let tell = async |stored: Stored| {

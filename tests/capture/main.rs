@@ -7,6 +7,7 @@
 mod agent;
 mod camera;
 mod capture_pod;
+mod containers;
 mod ladder;
 mod runner;
 mod storage;

@@ -6,8 +6,9 @@ use std::{
 };
 
 use dsn::domain::{
+    container::Container,
     control::{Activity, Phase},
-    fmp4,
+    id::SessionId,
     segment::GapReason,
 };
 use rustix::process::Signal;
@@ -141,17 +142,52 @@ fn b4_a_camera_that_sends_another_picture_after_a_restart_is_probed_again() {
     pod.start_runner();
     let first = pod.await_segments(1, START);
     let _camera = camera.restart(Clip::ReplacedByH265);
-    let report = pod.await_report("the other picture", START, |report| {
-        report.phase == Phase::Running && report.video.as_ref().is_some_and(|video| video.codec == "hevc")
-    });
-    assert_eq!(report.video.expect("probed").to_string(), "hevc 320x180 10fps");
-    let last = report.session.expect("it runs");
+    let last = await_h265(&pod);
     assert!(last > first);
     pod.await_segments(1, START);
     let init = fs::read(pod.path(&format!("spool/{last}/source/init.mp4"))).expect("an init section");
     assert!(init.windows(4).any(|word| word == b"hvc1"), "tagged for Apple");
     let end = pod.session_file(first).and_then(|file| file.ended).expect("it ended");
     assert_eq!(end.reason, GapReason::CameraUnreachable, "{end:?}");
+}
+
+/// A transport stream has no init section to look at: its first segment tells. What was recorded until then is footage.
+#[test]
+fn b4_another_picture_in_a_transport_stream_is_noticed_by_its_first_segment() {
+    let camera = Camera::start(Clip::H264WithSound);
+    let mut pod = CapturePod::new(&camera.url());
+    pod.assign(|assignment| assignment.container = Container::MpegTs);
+    pod.start_runner();
+    let first = pod.await_segments(1, START);
+    // Set up otherwise in a pause: what was probed is still remembered, and nothing failed meanwhile.
+    pod.assign(|assignment| assignment.activity = Activity::Paused);
+    pod.await_phase(Phase::Paused, START);
+    let _camera = camera.restart(Clip::ReplacedByH265);
+    pod.assign(|assignment| assignment.activity = Activity::Running);
+    let last = await_h265(&pod);
+    pod.await_segments(1, START);
+    let [of_h264, noticed, probed] = pod.sessions()[..] else { panic!("{:?}", pod.sessions()) };
+    assert_eq!((of_h264, probed), (first, last));
+    let end = pod.session_file(noticed).and_then(|file| file.ended).expect("it ended");
+    let why = "the camera sends another picture than before";
+    assert_eq!((end.reason, end.detail.as_str()), (GapReason::Reconfigured, why));
+    for session in [noticed, probed] {
+        let segments = pod.segments(session);
+        assert!(!segments.is_empty(), "{session}");
+        for bytes in segments.values() {
+            let (_, told) = pod.read(session, Container::MpegTs, bytes);
+            assert!(told.codecs.starts_with("hvc1.") && told.width == 320, "{told:?}");
+        }
+    }
+}
+
+/// The session in which H.265 is reported.
+fn await_h265(pod: &CapturePod) -> SessionId {
+    let report = pod.await_report("the other picture", START, |report| {
+        report.phase == Phase::Running && report.video.as_ref().is_some_and(|video| video.codec == "hevc")
+    });
+    assert_eq!(report.video.expect("probed").to_string(), "hevc 320x180 10fps");
+    report.session.expect("it runs")
 }
 
 /// A port that answers with noise, and one that nobody listens on: each has its name, none has a session.
@@ -261,14 +297,10 @@ fn v1_h265_without_sound_is_recorded_for_browsers_and_term_finishes_the_last_seg
     assert!(took < Duration::from_secs(5), "{took:?}");
     assert!(!is_alive(ffmpeg));
 
-    let init = fs::read(pod.rendition(session).join("init.mp4")).expect("an init section");
-    let init = fmp4::parse_init(&init).expect("well-formed");
-    assert!(init.codecs().starts_with("hvc1.") && !init.codecs().contains("mp4a"), "{}", init.codecs());
     for (seq, content) in pod.segments(session) {
-        let mut scanner = fmp4::Scanner::new(&init).expect("a picture");
-        scanner.push(&content);
-        let media = scanner.finish().unwrap_or_else(|why| panic!("segment {seq}: {why}"));
-        assert!(media.starts_with_keyframe && media.frames > 0, "{media:?}");
+        let (media, told) = pod.read(session, Container::Fmp4, &content);
+        assert!(told.codecs.starts_with("hvc1.") && !told.sound, "{told:?}");
+        assert!(media.starts_with_keyframe && media.frames > 0, "{seq}: {media:?}");
     }
     let left: Vec<_> = files_below(&pod.rendition(session));
     assert!(!left.iter().any(|file| file.extension().is_some_and(|e| e == "tmp")), "{left:?}");

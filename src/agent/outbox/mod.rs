@@ -8,7 +8,7 @@ mod segments;
 use std::{path::Path, str::FromStr, time::Duration};
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
 use sqlx::{
     Row, SqlitePool,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous},
@@ -57,26 +57,13 @@ impl Error {
 
 pub(super) type Result<T> = std::result::Result<T, Error>;
 
-/// What is known of a session's init section.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct InitSection {
-    /// Its bytes.
-    pub blob: Blob,
-    /// RFC 6381.
-    pub codecs: String,
-    /// Picture width.
-    pub width: u32,
-    /// Picture height.
-    pub height: u32,
-}
-
 /// A session in the outbox.
 #[derive(Clone, Debug)]
 pub struct SessionRow {
     /// Numbers and clock.
     pub book: SessionBook,
-    /// Init section.
-    pub init: InitSection,
+    /// The init section; none in a container without.
+    pub init: Option<Blob>,
     /// No further segment will come.
     pub closed: bool,
     /// How it ended, once known.

@@ -6,7 +6,7 @@ CREATE TABLE IF NOT EXISTS books (
 CREATE TABLE IF NOT EXISTS sessions (
   session TEXT PRIMARY KEY,
   book TEXT NOT NULL,               -- JSON: domain::session::SessionBook
-  init TEXT NOT NULL,               -- JSON: the init section's blob, codecs, size
+  init TEXT NOT NULL,               -- JSON: the init section's blob; null in a container without
   init_added INTEGER NOT NULL,      -- is the init section in IPFS?
   closed INTEGER NOT NULL,          -- no further segment will come
   ended TEXT                        -- JSON: domain::spool::SessionEnd

@@ -1,7 +1,7 @@
 use super::*;
 use crate::domain::{
-    fmp4::Media,
     id::StreamId,
+    media::Media,
     segment::{GapReason, SOURCE, SegmentKey},
     session::Found,
 };
@@ -25,8 +25,7 @@ pub async fn sealed(outbox: &Outbox, count: u64) -> Vec<SegmentKey> {
     let mut stream = outbox.stream().await.expect("reads").unwrap_or_else(|| StreamBook::new(now()));
     let session = SessionId::new();
     let book = SessionBook::open(&stream, session, 4, &[found(0)]).expect("a segment");
-    let init = InitSection { blob: blob(900), codecs: "avc1".into(), width: 1, height: 1 };
-    let mut row = SessionRow { book, init, closed: false, ended: None };
+    let mut row = SessionRow { book, init: Some(blob(900)), closed: false, ended: None };
     let mut keys = Vec::new();
     for seq in 0..count {
         let numbered = row.book.number(&mut stream, &found(seq)).expect("new");
@@ -38,7 +37,7 @@ pub async fn sealed(outbox: &Outbox, count: u64) -> Vec<SegmentKey> {
             site: "hq".into(),
             file: String::new(),
             blob: blob(1_000),
-            init: row.init.blob.clone(),
+            init: row.init.clone(),
             codecs: String::new(),
             width: 1,
             height: 1,

@@ -1,8 +1,7 @@
 //! The init section: tracks, their clocks, RFC 6381 codecs, picture size.
 
-use std::fmt::Write;
-
 use super::{Cursor, Malformed, find, next_box};
+use crate::domain::{codec, media::Description};
 
 /// No init section has more tracks.
 const MAX_TRACKS: usize = 16;
@@ -73,10 +72,11 @@ impl Init {
         setup(self) == setup(other)
     }
 
-    /// Value of the `CODECS` attribute, e.g. `avc1.64001f,mp4a.40.2`.
-    pub fn codecs(&self) -> String {
-        let known: Vec<&str> = self.tracks.iter().map(|t| t.codec.as_str()).filter(|c| !c.is_empty()).collect();
-        known.join(",")
+    /// What players are told: codecs (e.g. `avc1.64001f,mp4a.40.2`) and picture size.
+    pub fn description(&self) -> Description {
+        let size = self.video().map_or((0, 0), |video| (video.width, video.height));
+        let picture = self.video().map_or("", |video| &video.codec);
+        Description::new(picture, size, self.audio().map(|audio| audio.codec.as_str()))
     }
 }
 
@@ -171,41 +171,26 @@ fn four_letters(entry: [u8; 4]) -> String {
     entry.iter().map(|b| char::from(*b)).collect()
 }
 
-/// RFC 6381 §3.3: profile, constraints and level of `avcC` in hex.
 fn avc(entry: [u8; 4], avcc: &[u8]) -> Result<String, Malformed> {
-    let [_version, profile, constraints, level] = Cursor::new("avcC", avcc).array::<4>()?;
-    Ok(format!("{}.{profile:02x}{constraints:02x}{level:02x}", four_letters(entry)))
+    let [_version, named @ ..] = Cursor::new("avcC", avcc).array::<4>()?;
+    Ok(codec::avc(&four_letters(entry), named))
 }
 
-/// ISO/IEC 14496-15 annex E.3.
 fn hevc(entry: [u8; 4], hvcc: &[u8]) -> Result<String, Malformed> {
-    let mut cursor = Cursor::new("hvcC", hvcc);
-    let (_version, profile) = (cursor.u8()?, cursor.u8()?);
-    let compatibility = cursor.u32()?;
-    let constraints = cursor.array::<6>()?;
-    let level = cursor.u8()?;
-    let space = ["", "A", "B", "C"][usize::from(profile >> 6)];
-    let tier = if profile & 0x20 == 0 { 'L' } else { 'H' };
-    let mut codec = format!(
-        "{}.{space}{}.{:X}.{tier}{level}",
-        four_letters(entry),
-        profile & 0x1f,
-        // The standard counts these flags from the other end.
-        compatibility.reverse_bits()
-    );
-    let used = constraints.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-    for byte in &constraints[..used] {
-        let _ = write!(codec, ".{byte:X}");
-    }
-    Ok(codec)
+    let [_version, named @ ..] = Cursor::new("hvcC", hvcc).array::<13>()?;
+    Ok(codec::hevc(&four_letters(entry), named))
 }
 
 fn audio_entry(entry: [u8; 4], content: &[u8]) -> Result<(String, Vec<u8>), Malformed> {
-    if entry != *b"mp4a" {
+    if !matches!(&entry, b"mp4a" | b"Opus") {
         return Ok((String::new(), Vec::new()));
     }
     let mut cursor = Cursor::new("audio sample entry", content);
     cursor.take(28)?;
+    if entry == *b"Opus" {
+        // In small letters: that is how browsers spell it, though the sample entry has a capital one.
+        return Ok(("opus".to_owned(), find("dOps", *b"dOps", cursor.rest)?.to_vec()));
+    }
     let mut esds = Cursor::new("esds", find("esds", *b"esds", cursor.rest)?);
     esds.take(4)?;
     let mut es = Cursor::new("esds", descriptor(&mut esds, 3)?);
@@ -235,7 +220,7 @@ fn audio_entry(entry: [u8; 4], content: &[u8]) -> Result<(String, Vec<u8>), Malf
     if object == 31 {
         object = 32 + (((first & 7) << 3) | (specific.u8()? >> 5));
     }
-    Ok((format!("mp4a.40.{object}"), setup.to_vec()))
+    Ok((codec::aac(object), setup.to_vec()))
 }
 
 /// An MPEG-4 descriptor with the wanted tag; its length takes one to four bytes of seven bits.

@@ -8,7 +8,7 @@ mod init;
 mod segment;
 
 pub use init::{Init, Track, TrackKind, parse_init};
-pub use segment::{Media, Scanner};
+pub use segment::Scanner;
 
 /// The bytes are not what they should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -1,26 +1,12 @@
 //! A media segment, read while its bytes stream by: only the `moof` boxes are kept, the media data is skipped.
 
 use super::{Cursor, Init, Malformed, Track, find, next_box};
+use crate::domain::media::Media;
 
 /// A minute of 100 fps has 6,000 samples of 16 bytes; no honest `moof` comes near.
 const MAX_MOOF: u64 = 4 << 20;
 /// Bounds the work that sample counts without sample data could ask for.
 const MAX_SAMPLES: u64 = 1_000_000;
-
-/// What a segment holds of the picture.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Media {
-    /// Begin by the media's own clock, µs.
-    pub start_us: i64,
-    /// Length by the media's own clock, µs.
-    pub media_us: i64,
-    /// Frames.
-    pub frames: u64,
-    /// Longest distance from one keyframe to the next or to the end, µs.
-    pub gop_us: i64,
-    /// Can playback begin here?
-    pub starts_with_keyframe: bool,
-}
 
 /// Takes a segment piece by piece.
 #[derive(Debug)]

@@ -1,11 +1,13 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::domain::media::Media;
 
 /// Written by ffmpeg 5.1: 15 fps, a keyframe each 37 frames, AAC 44,100 Hz; the media data is cut out.
 const INIT: &[u8] = include_bytes!("testdata/h264-aac.mp4");
 const SEGMENT: &[u8] = include_bytes!("testdata/h264-aac.m4s");
 const HEVC_INIT: &[u8] = include_bytes!("testdata/hevc.mp4");
+const OPUS_INIT: &[u8] = include_bytes!("testdata/h264-opus.mp4");
 
 fn scan(init: &Init, pieces: impl IntoIterator<Item = Vec<u8>>) -> Result<Media, Malformed> {
     let mut scanner = Scanner::new(init)?;
@@ -19,14 +21,21 @@ fn scan(init: &Init, pieces: impl IntoIterator<Item = Vec<u8>>) -> Result<Media,
 fn an_init_section_tells_codecs_and_size() {
     let init = parse_init(INIT).expect("well-formed");
     let video = init.video().expect("has a picture");
-    assert_eq!(init.codecs(), "avc1.42c016,mp4a.40.2");
+    assert_eq!(init.description().codecs, "avc1.42c016,mp4a.40.2");
     assert_eq!((video.width, video.height, video.timescale), (640, 360, 15_360));
 }
 
 #[test]
 fn hevc_codecs_are_spelled_as_the_standard_says() {
     let init = parse_init(HEVC_INIT).expect("well-formed");
-    assert_eq!(init.codecs(), "hvc1.1.6.L60.90");
+    assert_eq!(init.description().codecs, "hvc1.1.6.L60.90");
+}
+
+#[test]
+fn opus_that_was_copied_is_named_as_browsers_spell_it() {
+    let description = parse_init(OPUS_INIT).expect("well-formed").description();
+    assert!(description.codecs.starts_with("avc1.") && description.codecs.ends_with(",opus"), "{description:?}");
+    assert!(description.sound);
 }
 
 #[test]

@@ -1,17 +1,17 @@
 //! What ffmpeg is told for one segment: all renditions from one decode, the audio as it is.
 //!
 //! Measured with ffmpeg 5.1: equal numbers of frames, decode times equal to the source's to the tick in every rendition
-//! and continuous over segments. Source and renditions are written without offsets in edit lists (`frag_discont`), so
-//! that players that ignore those agree with players that do not.
+//! and continuous over segments, in both containers. Source and renditions are written without offsets in edit lists
+//! (`frag_discont`), so that players that ignore those agree with players that do not.
 
 use super::Rendition;
-use crate::domain::{ladder::MAX_RENDITIONS, spool};
+use crate::domain::{container::Container, ladder::MAX_RENDITIONS};
 
 /// One segment to transcode.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {
-    /// Init section of the source.
-    pub init: String,
+    /// Init section of the source, where it has one. The renditions come in the same container.
+    pub init: Option<String>,
     /// The segment.
     pub segment: String,
     /// Its number.
@@ -24,7 +24,8 @@ pub struct Job {
     pub renditions: Vec<Rendition>,
 }
 
-/// Where ffmpeg leaves a rendition: its init section (`init.mp4`, or `init_<n>.mp4` beside others) and the segment.
+/// Where ffmpeg leaves a rendition: the segment, and its init section if there is one (`init.mp4`, or `init_<n>.mp4` beside
+/// others).
 pub fn folder_of(folder: &str, name: &str) -> String {
     format!("{folder}/{name}")
 }
@@ -32,6 +33,7 @@ pub fn folder_of(folder: &str, name: &str) -> String {
 /// Arguments of the transcoding ffmpeg.
 pub fn arguments(job: &Job) -> Vec<String> {
     let renditions = &job.renditions[..job.renditions.len().min(MAX_RENDITIONS)];
+    let container = Container::of_init(job.init.as_ref());
     let mut arguments: Vec<String> = [
         "-nostdin",
         "-hide_banner",
@@ -47,7 +49,10 @@ pub fn arguments(job: &Job) -> Vec<String> {
     ]
     .map(str::to_owned)
     .to_vec();
-    arguments.push(format!("concat:{}|{}", job.init, job.segment));
+    arguments.push(match &job.init {
+        Some(init) => format!("concat:{init}|{}", job.segment),
+        None => format!("file:{}", job.segment),
+    });
     arguments.extend(["-filter_complex".to_owned(), filter(renditions)]);
     for (n, _) in renditions.iter().enumerate() {
         arguments.extend(["-map".to_owned(), format!("[v{n}]")]);
@@ -100,16 +105,15 @@ pub fn arguments(job: &Job) -> Vec<String> {
             "3600",
             "-start_number",
             &job.seq.to_string(),
-            "-hls_segment_type",
-            "fmp4",
-            // With var_stream_map ffmpeg puts the number of the stream before the dot.
-            "-hls_fmp4_init_filename",
-            spool::INIT_FILE,
-            // Decode times that count on from the segment before, not from 0.
-            "-hls_segment_options",
-            "movflags=+frag_discont",
+        ]
+        .map(str::to_owned),
+    );
+    // With var_stream_map ffmpeg puts the number of the stream before the dot of the init section's name.
+    arguments.extend(container.hls_options(true));
+    arguments.extend(
+        [
             "-hls_segment_filename",
-            &format!("{}/%v/%08d.m4s", job.folder),
+            &format!("{}/%v/%08d.{}", job.folder, container.extension()),
             "-var_stream_map",
             &streams.join(" "),
             &format!("{}/%v/index.m3u8", job.folder),
@@ -138,7 +142,7 @@ mod tests {
     fn job(audio: bool) -> Job {
         let rung = |name: &str, height, video_bitrate_kbps| Rendition { name: name.into(), height, video_bitrate_kbps };
         Job {
-            init: "/spool/S/source/init.mp4".into(),
+            init: Some("/spool/S/source/init.mp4".into()),
             segment: "/spool/S/source/00000012.m4s".into(),
             seq: 12,
             audio,
@@ -150,6 +154,12 @@ mod tests {
     #[test]
     fn ffmpeg_is_told_what_was_tried() {
         insta::assert_snapshot!(arguments(&job(true)).join(" "));
+    }
+
+    #[test]
+    fn a_transport_stream_becomes_transport_streams() {
+        let job = Job { init: None, segment: "/spool/S/source/00000012.ts".into(), ..job(true) };
+        insta::assert_snapshot!(arguments(&job).join(" "));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Which sealed segment is transcoded next: the newest, so that live is served first; older ones when there is time, up
 //! to a bound, and none for ever.
 
-use crate::domain::id::SessionId;
+use crate::domain::{container::Container, id::SessionId};
 
 use super::{BOUND_US, TRIES};
 
@@ -12,6 +12,8 @@ pub struct Waiting {
     pub session: SessionId,
     /// Its number.
     pub seq: u64,
+    /// What it is packed in.
+    pub container: Container,
     /// When it was finished, µs since 1970.
     pub finished_us: i64,
     /// How often it was tried in vain.
@@ -61,7 +63,8 @@ mod tests {
     const NOW: i64 = 1_800_000_000_000_000;
 
     fn waiting(session: u128, seq: u64, age_seconds: i64, tries: u32) -> Waiting {
-        Waiting { session: SessionId(Uuid::from_u128(session)), seq, finished_us: NOW - age_seconds * 1_000_000, tries }
+        let (session, container) = (SessionId(Uuid::from_u128(session)), Container::default());
+        Waiting { session, seq, container, finished_us: NOW - age_seconds * 1_000_000, tries }
     }
 
     #[test]

@@ -11,8 +11,10 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
+    container::Container,
     id::{SessionId, StreamId},
     segment::{Gap, SOURCE, SegmentKey},
+    spool::segment_file,
 };
 
 mod rendition;
@@ -62,8 +64,7 @@ pub struct Entry {
 
 impl Entry {
     fn uri(&self, seq: u64) -> String {
-        let extension = if self.init.is_some() { "m4s" } else { "ts" };
-        format!("{}/{seq:08}.{extension}", self.folder)
+        format!("{}/{}", self.folder, segment_file(seq, Container::of_init(self.init.as_ref())))
     }
 
     /// Media time rounded to whole seconds, as RFC 8216 §4.3.3.1 compares it with the target duration.

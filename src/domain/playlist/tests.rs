@@ -196,6 +196,27 @@ fn mpeg_ts_has_no_map() {
 }
 
 #[test]
+fn a_change_of_container_is_a_discontinuity_and_mp4_gets_its_map_back() {
+    let packed = |entry: Entry| Entry { init: None, ..entry };
+    let entries = [
+        run(1, 0, 2, 0, (0, 0)),
+        run(2, 0, 2, 9000, (2, 1)).into_iter().map(packed).collect(),
+        run(3, 0, 1, 20_000, (4, 2)),
+    ]
+    .concat();
+    insta::assert_snapshot!(replay(entries, &Declared::default()).expect("entries"));
+}
+
+#[test]
+fn a_missing_number_of_a_transport_stream_is_called_as_its_neighbours() {
+    let mut entries: Vec<Entry> = run(1, 0, 3, 0, (0, 0));
+    entries.remove(1);
+    let entries = entries.into_iter().map(|entry| Entry { init: None, ..entry }).collect();
+    let text = replay(entries, &Declared::new(&[gap(1, Some(1), 4000)])).expect("entries");
+    assert!(text.contains("00000001.ts") && !text.contains("m4s") && !text.contains("EXT-X-MAP"), "{text}");
+}
+
+#[test]
 fn no_rows_no_playlist() {
     assert_eq!(
         (live(vec![]), dvr(vec![], &Declared::default()), replay(vec![], &Declared::default())),

@@ -107,6 +107,26 @@ async fn media_is_checked_before_it_leaves() {
 }
 
 #[tokio::test]
+async fn a_transport_stream_is_listed_without_a_map_and_served_as_what_it_is() {
+    let world = world().await;
+    let facts = (0..3).map(|seq| Fact::Segment(Box::new(transport_stream(1, seq, 0)))).collect();
+    world.record(facts).await;
+    let text = world.text(RANGE).await;
+    assert!(!text.contains("EXT-X-MAP") && !text.contains("m4s"), "{text}");
+    let uri = text.lines().find(|line| line.starts_with('/')).expect("a segment").to_owned();
+    assert!(uri.ends_with("/source/00000000.ts"), "{uri}");
+    world.store(ResponseTemplate::new(200).set_body_bytes(bytes_of(1, 0))).await;
+    let segment = world.get(&uri).await;
+    assert_eq!(segment.headers()["content-type"], "video/mp2t");
+    assert_eq!(segment.bytes().await.expect("bytes"), bytes_of(1, 0));
+    world.store(ResponseTemplate::new(200).set_body_bytes(b"altered")).await;
+    assert_eq!(world.refusal(&uri).await, (502, "ContentMismatch".into()));
+    assert_eq!(world.refusal(&uri.replace("00000000.ts", "init.mp4")).await.0, 404, "there is no init section");
+    let master = world.text(&RANGE.replace("replay.m3u8", "replay-master.m3u8")).await;
+    assert!(master.contains("CODECS=\"avc1.64001f,mp4a.40.2\",RESOLUTION=1280x720,FRAME-RATE=25.000"), "{master}");
+}
+
+#[tokio::test]
 async fn the_init_section_of_a_playlist_is_served() {
     let world = world().await;
     world.record(segments(1, 0..3, 0)).await;

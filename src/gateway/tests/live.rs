@@ -54,6 +54,27 @@ async fn live_is_what_the_capture_pod_has() {
 }
 
 #[tokio::test]
+async fn a_live_transport_stream_is_served_as_what_it_is() {
+    let world = world().await;
+    let mut segments = just_now(8);
+    for segment in &mut segments {
+        segment.file = segment.file.replace("m4s", "ts");
+        segment.init = None;
+    }
+    world.live_with(segments).await;
+    let text = world.text("/hls/demo/camera/live.m3u8").await;
+    let file = format!("/live/{}/{}/source/00000007.ts", stream(), session(1));
+    assert!(text.contains(&file) && !text.contains("EXT-X-MAP"), "{text}");
+    Mock::given(path_regex("/v1/live/.*/00000007.ts$"))
+        .respond_with(ResponseTemplate::new(200).set_body_bytes(bytes_of(1, 7)))
+        .mount(&world.capture)
+        .await;
+    let segment = world.get(&file).await;
+    assert_eq!(segment.headers()["content-type"], "video/mp2t");
+    assert_eq!(segment.bytes().await.expect("bytes"), bytes_of(1, 7));
+}
+
+#[tokio::test]
 async fn live_needs_no_database() {
     let world = world().await;
     world.live_with(just_now(8)).await;

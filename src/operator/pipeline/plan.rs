@@ -17,10 +17,11 @@ use crate::{
     api::{
         Camera, Pipeline,
         camera::Transport,
-        pipeline::{DeletionPolicy, EffectiveSettings, PipelineState, PodOptions, Spool},
+        pipeline::{self as api, DeletionPolicy, EffectiveSettings, PipelineState, PodOptions, Spool},
     },
     domain::{
-        control::{Activity, Assignment, CaptureSource, ObjectRef, Phase, StreamConfig},
+        container::Container,
+        control::{Activity, Assignment, Audio, CaptureSource, ObjectRef, Phase, StreamConfig},
         duration,
         id::{InstanceUid, Role, StreamId},
         ladder::{LadderAssignment, Rendition},
@@ -323,6 +324,15 @@ impl Common {
                 credentials_secret: credentials.clone(),
             },
             segment_seconds: self.settings.segment_seconds.unsigned_abs(),
+            container: match self.settings.container {
+                api::Container::Fmp4 => Container::Fmp4,
+                api::Container::MpegTs => Container::MpegTs,
+            },
+            audio: match self.settings.audio {
+                api::Audio::Aac => Audio::Aac,
+                api::Audio::Copy => Audio::Copy,
+                api::Audio::None => Audio::None,
+            },
             storage_url: name::storage_url(&self.settings.group, &self.pipeline.namespace),
             spool_bytes: self.spool_bytes,
         };

@@ -27,11 +27,28 @@ pub fn config_map(plan: &Plan, instance: &Instance) -> ConfigMap {
 #[cfg(test)]
 mod tests {
     use super::super::fixture::{planned, simple};
+    use crate::{
+        api::pipeline as api,
+        domain::{container::Container, control::Audio},
+        operator::fixture::PipelineFixture,
+    };
 
     #[test]
     fn assignment_with_ladder() {
         let (plan, instance) = planned(&simple().transcoding(800));
         insta::assert_yaml_snapshot!(super::config_map(&plan, &instance));
+    }
+
+    #[test]
+    fn container_and_audio_are_told_and_the_absent_setting_means_the_default() {
+        let told = |pipeline: &PipelineFixture| {
+            let (_, instance) = planned(pipeline);
+            let data = instance.assignment.envelope.data;
+            (data.container, data.audio)
+        };
+        assert_eq!(told(&simple()), (Container::Fmp4, Audio::Aac));
+        let packed = simple().packed(api::Container::MpegTs, api::Audio::Copy);
+        assert_eq!(told(&packed), (Container::MpegTs, Audio::Copy));
     }
 
     #[test]

@@ -281,7 +281,7 @@ mod tests {
         *,
     };
     use crate::{
-        api::pipeline::{PipelineState, Spool},
+        api::pipeline::{Audio, Container, PipelineState, Spool},
         operator::{fixture::PipelineFixture, pipeline::plan},
     };
 
@@ -311,6 +311,7 @@ mod tests {
         let before = made(&simple());
         assert_eq!(made(&simple().state(PipelineState::Paused)), before);
         assert_eq!(made(&simple().segment_seconds(9)), before);
+        assert_eq!(made(&simple().packed(Container::MpegTs, Audio::None)), before);
         let stopped = made(&simple().state(PipelineState::Stopped));
         assert_eq!(stopped.spec.as_ref().map(|s| &s.template), before.spec.as_ref().map(|s| &s.template));
     }
