@@ -43,10 +43,23 @@ function policy(maxNumRetry) {
   return { default: { maxTimeToFirstByteMs: 10_000, maxLoadTimeMs: 20_000, timeoutRetry: retry, errorRetry: retry } };
 }
 
+/** Buffers of picture and sound end at different places: less than this ahead of the picture is the end of what there is. */
+const SCRAP = 0.2;
+
+/** What a segment is packed in, by the end of its name. */
+const containerOf = ({ url }) => new URL(url).pathname.split('.').at(-1);
+/** A transport stream has no init section, but no word of HLS ends the one that was named before it. */
+function forgetMaps(fragments) {
+  for (const fragment of fragments) if (containerOf(fragment) === 'ts') fragment.initSegment = null;
+}
+
 export class Player {
   #video;
   #tell;
   #hls = null;
+  /** Of the segments that `#hls` plays, and the first one of another. */
+  #container = null;
+  #beyond = null;
   #source = null;
   #timer = null;
   #failures = 0;
@@ -64,6 +77,8 @@ export class Player {
     // The last two also come while it is paused: then one picture is all there is to wait for.
     for (const kind of ['playing', 'loadeddata', 'seeked'])
       video.addEventListener(kind, () => this.#timer || tell.state({ kind: 'playing' }));
+    video.addEventListener('waiting', () => this.#crossOver());
+    video.addEventListener('seeking', () => this.#beyond && this.#load());
     setInterval(() => this.#watch(), SECOND);
     window.addEventListener('online', () => this.retry());
   }
@@ -89,6 +104,8 @@ export class Player {
     this.#source = null;
     this.#hls?.destroy();
     this.#hls = null;
+    this.#container = null;
+    this.#beyond = null;
     this.#video.removeAttribute('src');
     this.#video.load();
   }
@@ -145,12 +162,12 @@ export class Player {
     return this.#hls?.latestLevelDetails?.fragments ?? [];
   }
 
-  #reopen() {
+  #reopen(moment = this.moment) {
     const { kind, at, play } = this.#source;
     const begun = this.#video.currentTime > 0;
     this.open({
       ...this.#source,
-      at: kind === 'live' ? undefined : (this.moment ?? at),
+      at: kind === 'live' ? undefined : (moment ?? at),
       play: begun ? !this.#video.paused : play,
     });
   }
@@ -158,6 +175,8 @@ export class Player {
   #openHls(source) {
     const hls = (this.#hls = new Hls(CONFIG));
     hls.on(Hls.Events.ERROR, (_, data) => hls === this.#hls && this.#hlsError(data));
+    hls.on(Hls.Events.LEVEL_UPDATED, (_, { details }) => forgetMaps(details.fragments));
+    hls.on(Hls.Events.FRAG_LOADING, (_, { frag }) => hls === this.#hls && this.#packed(frag));
     hls.once(Hls.Events.MANIFEST_PARSED, () => {
       // From the best down, as people read them.
       this.#tell.qualities(hls.levels.map(nameOf).reverse());
@@ -178,6 +197,38 @@ export class Player {
     });
     hls.loadSource(source.url);
     hls.attachMedia(this.#video);
+  }
+
+  /** hls.js makes its buffers for the container of its first segment, and cannot go over to another (picture and sound
+   * have one buffer there, and two here): what lies beyond is played by a new hls.js. */
+  #packed(frag) {
+    if (frag.sn === 'initSegment') return;
+    const container = containerOf(frag);
+    this.#container ??= container;
+    if (container === this.#container) return;
+    this.#beyond = frag;
+    // Trap: hls.js is in the middle of loading it, and would go on with what is destroyed here.
+    setTimeout(() => {
+      if (this.#beyond !== frag) return;
+      this.#hls.stopLoad();
+      this.#crossOver();
+    });
+  }
+
+  /** Once all that is buffered has been shown. */
+  #crossOver() {
+    if (!this.#beyond) return;
+    const { currentTime, buffered } = this.#video;
+    const ahead = (i) => buffered.start(i) <= currentTime && currentTime + SCRAP < buffered.end(i);
+    if ([...Array(buffered.length).keys()].some(ahead)) return;
+    const { programDateTime, start } = this.#beyond;
+    this.#reopen(programDateTime + Math.max(0, currentTime - start) * SECOND);
+  }
+
+  /** Loads what belongs to where the picture is. */
+  #load() {
+    this.#beyond = null;
+    this.#hls.startLoad(this.#video.currentTime);
   }
 
   #begin(source, start) {
@@ -220,7 +271,7 @@ export class Player {
     if (!fatal) return;
     frag.gap = true;
     frag.tagList.push(['GAP']);
-    this.#hls.startLoad(this.#video.currentTime);
+    this.#load();
   }
 
   #fail(status, said, retryAfter) {
@@ -247,6 +298,7 @@ export class Player {
 
   /** Once a second: pictures that move end a failure, pictures that stand still begin one. */
   #watch() {
+    this.#crossOver();
     const { currentTime, paused, ended } = this.#video;
     if (!this.#source || this.#timer || paused || ended) {
       this.#still = { position: currentTime, since: Date.now() };

@@ -20,16 +20,19 @@ const TYPES = {
   '.js': 'text/javascript',
   '.css': 'text/css',
   '.svg': 'image/svg+xml',
+  '.ts': 'video/mp2t',
 };
 const MINUTE = 60_000;
 
-/** The clip: a minute of moving test picture with sound, cut as the capture pod cuts. */
+/** The clip: a minute of moving test picture with sound, cut as the capture pod cuts, in both containers. */
 function film(folder, size) {
-  execFileSync(
-    'ffmpeg',
-    `-v error -f lavfi -i testsrc2=s=${size}:r=10:d=60 -f lavfi -i sine=d=60 -c:v libx264 -preset ultrafast -pix_fmt yuv420p -g 20 -sc_threshold 0 -c:a aac -ac 1 -shortest -f hls -hls_time 2 -hls_list_size 0 -hls_segment_type fmp4 -hls_fmp4_init_filename init.mp4 -hls_segment_filename ${folder}/%d.m4s ${folder}/all.m3u8`.split(
-      ' ',
-    ),
+  const ffmpeg = (line) => execFileSync('ffmpeg', `-v error ${line}`.split(' '));
+  const cut = '-f hls -hls_time 2 -hls_list_size 0';
+  ffmpeg(
+    `-f lavfi -i testsrc2=s=${size}:r=10:d=60 -f lavfi -i sine=d=60 -c:v libx264 -preset ultrafast -pix_fmt yuv420p -g 20 -sc_threshold 0 -c:a aac -ac 1 -shortest ${cut} -hls_segment_type fmp4 -hls_fmp4_init_filename init.mp4 -hls_segment_filename ${folder}/%d.m4s ${folder}/all.m3u8`,
+  );
+  ffmpeg(
+    `-i ${folder}/all.m3u8 -c copy ${cut} -hls_segment_type mpegts -hls_segment_filename ${folder}/%d.ts ${folder}/ts.m3u8`,
   );
 }
 
@@ -95,9 +98,16 @@ export async function start(port = 0) {
       if (recorded(at)) all.push(at);
     return all;
   };
-  const playlist = (list, end, rendition) => {
-    const number = (at) => (at - begin) / SEGMENT;
-    const session = (at) => Math.floor(number(at) / LOOP);
+  const number = (at) => (at - begin) / SEGMENT;
+  const session = (at) => Math.floor(number(at) / LOOP);
+  /** The camera in the hall is recorded in both containers by turns, so that each session change is one of container. */
+  const isStream = (camera, at) => camera === 'hall' && session(at) % 2 === 0;
+  gateway.goesOver = (after, toStream) => {
+    let at = begin + Math.ceil((after - begin) / SEGMENT / LOOP) * LOOP * SEGMENT;
+    while (isStream('hall', at) !== toStream) at += LOOP * SEGMENT;
+    return at;
+  };
+  const playlist = (list, end, rendition, camera) => {
     const lines = [
       '#EXTM3U',
       '#EXT-X-VERSION:7',
@@ -110,18 +120,20 @@ export async function start(port = 0) {
     list.forEach((at, i) => {
       const fresh = i === 0 || session(at) !== session(list[i - 1]) || at !== list[i - 1] + SEGMENT;
       if (i > 0 && fresh) lines.push('#EXT-X-DISCONTINUITY');
-      if (fresh)
-        lines.push(`#EXT-X-MAP:URI="/media/${rendition}/init.mp4"`, `#EXT-X-PROGRAM-DATE-TIME:${new Date(at).toISOString()}`);
-      lines.push('#EXTINF:2.000000,', `/media/${rendition}/${number(at) % LOOP}.m4s?at=${at}`);
+      const stream = isStream(camera, at);
+      if (fresh && !stream) lines.push(`#EXT-X-MAP:URI="/media/${rendition}/init.mp4"`);
+      if (fresh) lines.push(`#EXT-X-PROGRAM-DATE-TIME:${new Date(at).toISOString()}`);
+      const kind = stream ? 'ts' : 'm4s';
+      lines.push('#EXTINF:2.000000,', `/media/${rendition}/${number(at) % LOOP}.${kind}?at=${at}`);
     });
     if (end) lines.push('#EXT-X-ENDLIST');
     return `${lines.join('\n')}\n`;
   };
   const json = (value) => [200, { 'content-type': 'application/json' }, JSON.stringify(value)];
   const M3U8 = { 'content-type': 'application/vnd.apple.mpegurl' };
-  const hls = (list, end, rendition) =>
+  const hls = (list, end, rendition, camera) =>
     list.length
-      ? [200, M3U8, playlist(list, end, rendition)]
+      ? [200, M3U8, playlist(list, end, rendition, camera)]
       : problem(404, 'there is no footage in this range');
   /** Of the cameras only the one at the gate has a ladder. */
   const master = (uri, camera) => {
@@ -187,9 +199,9 @@ export async function start(port = 0) {
     }
     if (kind === 'hls' && what.endsWith('-master.m3u8'))
       return master(what.replace('-master', '') + url.search, camera);
-    if (kind === 'hls' && what === 'live.m3u8') return hls(segments(at - 6 * SEGMENT, at - SEGMENT), false, rendition);
+    if (kind === 'hls' && what === 'live.m3u8') return hls(segments(at - 6 * SEGMENT, at - SEGMENT), false, rendition, camera);
     if (kind === 'hls' && what === 'dvr.m3u8')
-      return hls(segments(at - 120 * MINUTE, Math.min(at - 3 * SEGMENT, gateway.dvrEnd)), false, rendition);
+      return hls(segments(at - 120 * MINUTE, Math.min(at - 3 * SEGMENT, gateway.dvrEnd)), false, rendition, camera);
     if (kind === 'hls' && what === 'replay.m3u8')
       return hls(
         segments(
@@ -198,6 +210,7 @@ export async function start(port = 0) {
         ),
         true,
         rendition,
+        camera,
       );
     if (kind === 'media') return file(join(folder, ...path.split('/').slice(-2)));
     return problem(404, 'there is no such page');

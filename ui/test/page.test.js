@@ -129,6 +129,21 @@ describe('the page', { concurrency: 4 }, () => {
     assert.equal(await page.locator('#quality').isVisible(), false);
   });
 
+  for (const [what, toStream] of [
+    ['MP4 to a transport stream', true],
+    ['a transport stream to MP4', false],
+  ])
+    story(`playing goes on where the recording goes over from ${what}`, async (visit, page, gateway) => {
+      const change = gateway.goesOver(Date.now() - 5 * HOUR, toStream);
+      await visit.enter(`#/demo/hall/at/${new Date(change - 6000).toISOString()}`);
+      await visit.shows(change - 4000, 3000);
+      await visit.shows(change + 5000, 3000);
+      await page.keyboard.press('ArrowLeft');
+      await visit.shows(change - 4000, 4000);
+      const kinds = gateway.asked.filter((line) => line.includes('?at=')).map((line) => /\.(m4s|ts)\?/.exec(line)[1]);
+      assert.deepEqual([...new Set(kinds)], toStream ? ['m4s', 'ts'] : ['ts', 'm4s']);
+    });
+
   story('what DVR does not hold yet, replay shows', async (visit, page, gateway) => {
     const moment = Date.now() - 30 * MINUTE;
     gateway.dvrEnd = Date.now() - HOUR;
