@@ -16,6 +16,7 @@ mod t2_replayed;
 mod t3_stored;
 mod t4_gitops;
 mod t4_steered;
+mod t5_containers;
 mod t5_faults;
 mod t5_ladder;
 mod t5_secrets;
