@@ -402,7 +402,7 @@ fn a_segment_that_takes_the_transcoder_along_is_given_up_after_three_times() {
     let mut world = World::h264();
     let seqs = world.numbers("source");
     for seq in &seqs[..seqs.len() - 1] {
-        fs::remove_file(world.rendition("source").join(spool::segment_file(*seq))).expect("removed");
+        fs::remove_file(world.rendition("source").join(spool::segment_file(*seq, world.container))).expect("removed");
     }
     let last = *seqs.last().expect("segments");
     world.tell(1, &[("120p", 120, 100)]);

@@ -318,7 +318,7 @@ fn at(us: i64) -> Timestamp {
 mod tests {
     use super::*;
     use crate::{
-        agent::{fixture, outbox::tests::sealed},
+        agent::{fixture, outbox::tests::sealed, spool::folder_path},
         domain::control::{Activity, VideoInfo},
     };
 

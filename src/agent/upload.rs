@@ -171,7 +171,9 @@ async fn unknown(context: &Context, client: &mut Client, wanted: &Wanted) -> Res
         return Ok(());
     };
     // One that lies in the spool is sealed and announced in its turn (the outbox was lost).
-    if wanted.cids.is_empty() || Container::ALL.iter().any(|container| context.spool.file(&segment_path(key, *container)).is_ok()) {
+    if wanted.cids.is_empty()
+        || Container::ALL.iter().any(|container| context.spool.file(&segment_path(key, *container)).is_ok())
+    {
         return Ok(());
     }
     let cids: Vec<&str> = wanted.cids.iter().map(String::as_str).collect();
@@ -382,7 +384,7 @@ mod tests {
             let key = sealed(&context.outbox, 1).await.remove(0);
             let segment = context.outbox.segment(&key).await.expect("reads").expect("sealed");
             context.outbox.forget(&key, None).await.expect("writes");
-            let cids = vec![segment.blob.cid, segment.init.cid];
+            let cids = vec![segment.blob.cid, segment.init.expect("an init section").cid];
             context.ask_about(Wanted { key, cids, start: segment.start, end: segment.end });
             assert!(next(&context, false, &mut Client::default()).await.expect("asks"));
             let gaps = context.outbox.gaps(10).await.expect("reads");

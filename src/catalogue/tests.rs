@@ -133,7 +133,10 @@ async fn readd_names_every_member() {
     let keys: Vec<_> = readd.data.segments.iter().map(|wanted| wanted.key.clone()).collect();
     assert_eq!(keys, [key(1, 0), key(1, 1), key(1, 2)]);
     let (last, said) = (&readd.data.segments[2], segment(1, 2, 0));
-    assert_eq!((&last.cids, last.start, last.end), (&vec![said.blob.cid, said.init.cid], said.start, said.end));
+    assert_eq!(
+        (&last.cids, last.start, last.end),
+        (&vec![said.blob.cid, said.init.expect("an init section").cid], said.start, said.end)
+    );
 }
 
 #[tokio::test]

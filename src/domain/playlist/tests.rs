@@ -96,7 +96,7 @@ fn dvr_waits_for_a_hole_and_goes_on_when_it_is_declared() {
 #[test]
 fn the_numbers_given_after_a_damaged_segment_keep_the_window() {
     use crate::domain::{
-        fmp4::Media,
+        media::Media,
         session::{Found, SessionBook, StreamBook},
     };
     let found = |seq: u64| {
