@@ -56,6 +56,16 @@ impl Verdict {
     ) -> Self {
         Self { kind, truth, reason: reason.into(), message: message.into() }
     }
+
+    /// What was said before, once more: nothing is known that speaks against it.
+    pub fn again(kind: &'static str, said: &Condition) -> Self {
+        let truth = match said.status.as_str() {
+            "True" => Truth::True,
+            "False" => Truth::False,
+            _ => Truth::Unknown,
+        };
+        Self::new(kind, truth, said.reason.clone(), said.message.clone())
+    }
 }
 
 /// Folds verdicts into the conditions an object already carries: `lastTransitionTime` moves only when the truth does,

@@ -34,14 +34,9 @@ pub fn condition(state: PipelineState, judged: &[Judged], previous: Option<&Cond
     }
     if judged.iter().any(|judged| judged.health.state == State::Awaiting)
         && let Some(previous) = previous
-        && let Some(reason) = REASONS.into_iter().find(|reason| *reason == previous.reason)
+        && REASONS.contains(&previous.reason.as_str())
     {
-        let truth = match previous.status.as_str() {
-            "True" => Truth::True,
-            "False" => Truth::False,
-            _ => Truth::Unknown,
-        };
-        return verdict(truth, reason, previous.message.clone());
+        return Verdict::again(KIND, previous);
     }
     let (total, running) = (judged.len(), judged.iter().filter(|judged| judged.health.state == State::Running).count());
     if running == total {

@@ -1,6 +1,7 @@
 //! `ControlPlane`: instances are reached by message. When it doesn't hold, capture goes on with the last assignment.
 
 use jiff::SignedDuration;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use crate::{
     api::{
@@ -25,8 +26,9 @@ pub const KIND: &str = "ControlPlane";
 /// How long an instance that is there may take to apply an assignment.
 const PATIENCE: SignedDuration = SignedDuration::from_secs(30);
 
-/// Concludes from the broker, the queues and the acknowledgements.
-pub fn condition(plan: &Plan, observed: &Observed, agent_secret_stale: bool) -> Verdict {
+/// Concludes from the broker, the queues and the acknowledgements. A new leader knows of none of them yet, and what its
+/// predecessor said still holds.
+pub fn condition(plan: &Plan, observed: &Observed, agent_secret_stale: bool, previous: Option<&Condition>) -> Verdict {
     let verdict = |truth, reason, message: String| Verdict::new(KIND, truth, reason, message);
     if agent_secret_stale {
         return verdict(
@@ -46,7 +48,10 @@ pub fn condition(plan: &Plan, observed: &Observed, agent_secret_stale: bool) -> 
                 trouble.reason,
                 format!("{}; instances go on with their last assignment", trouble.message),
             ),
-            None => verdict(Truth::Unknown, "Connecting", "connecting to the broker".to_owned()),
+            None => previous.map_or_else(
+                || verdict(Truth::Unknown, "Connecting", "connecting to the broker".to_owned()),
+                |said| Verdict::again(KIND, said),
+            ),
         };
     }
     for instance in &plan.instances {
@@ -56,12 +61,19 @@ pub fn condition(plan: &Plan, observed: &Observed, agent_secret_stale: bool) -> 
             }
         }
     }
-    let pending = plan
+    let mut pending = plan
         .instances
         .iter()
         .flat_map(Instance::participants)
-        .any(|(uid, ..)| observed.views.get(&uid).is_none_or(|view| view.control == Control::Pending));
-    if pending {
+        .map(|(uid, ..)| observed.views.get(&uid))
+        .filter(|view| view.is_none_or(|view| view.control == Control::Pending))
+        .peekable();
+    if pending.peek().is_some() {
+        if let Some(said) = previous.filter(|said| said.status == Truth::True.as_str())
+            && pending.all(|view| view.is_none_or(|view| view.view == View::Awaiting))
+        {
+            return Verdict::again(KIND, said);
+        }
         return verdict(Truth::Unknown, "Pending", "queues are being made and assignments sent".to_owned());
     }
     let deaf = plan.instances.iter().find(|instance| {
@@ -120,7 +132,7 @@ mod tests {
             (seen.link, seen.trouble, seen.now) = (link, trouble, at(60));
             let view = View::Fresh(Box::default());
             seen.views.insert(plan.instances[0].uid, InstanceView { view, control, applied });
-            let found = condition(&plan, &seen, stale);
+            let found = condition(&plan, &seen, stale, None);
             assert_eq!((found.truth, &*found.reason), (truth, reason));
         }
     }

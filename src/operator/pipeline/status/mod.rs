@@ -80,8 +80,13 @@ pub fn pipeline(
     ];
     verdicts.extend(transcoding::condition(plan.state, &laddered, find(&previous.conditions, transcoding::KIND)));
     verdicts.extend([
-        stored::condition(plan, observed),
-        control_plane::condition(plan, observed, applied.is_ok_and(|applied| applied.agent_secret_stale)),
+        stored::condition(plan, observed, find(&previous.conditions, stored::KIND)),
+        control_plane::condition(
+            plan,
+            observed,
+            applied.is_ok_and(|applied| applied.agent_secret_stale),
+            find(&previous.conditions, control_plane::KIND),
+        ),
     ]);
     verdicts.extend(drained::condition(plan, &judged, observed));
     let total = staying.len();
@@ -190,9 +195,13 @@ fn worst(plan: &Plan, verdicts: &[Verdict], running: usize, total: usize) -> Str
 mod tests {
     use super::*;
     use crate::{
-        domain::control::{InstanceReport, Phase, Problem},
+        domain::control::{InstanceReport, Phase, Problem, StreamSummary, Summary},
         operator::{
-            broker::{InstanceView, fleet::View, wanted::Control},
+            broker::{
+                InstanceView,
+                fleet::{Link, SeenSummary, View},
+                wanted::Control,
+            },
             fixture::{self, at},
             pipeline::plan::tests::{carried_out, observed, plan},
         },
@@ -229,14 +238,32 @@ mod tests {
         let plan = plan(&fixture, &observed(&["a"]));
         let mut seen = carried_out(&plan, &observed(&["a"]));
         report(&mut seen, &plan.instances[0], Phase::Running, None);
+        let stream = StreamSummary {
+            stream: plan.instances[0].assignment.stream.stream,
+            camera: plan.instances[0].camera.clone(),
+            catalogued_until: Some(at(0)),
+            stored_until: Some(at(0)),
+            problem: None,
+        };
+        let summary = Summary { pipeline: plan.pipeline.clone(), streams: vec![stream] };
+        seen.summary = Some(SeenSummary { summary, received_at: at(0) });
         let before = pipeline(&fixture.0, &seen, Some(&plan), Ok(&Applied::default()));
+        let said = |status: &PipelineStatus, kind| find(&status.conditions, kind).map(|c| c.reason.clone());
+        assert_eq!(said(&before, "ControlPlane").as_deref(), Some("InPlace"));
+        assert_eq!(said(&before, "Stored").as_deref(), Some("Stored"));
         fixture.0.status = Some(before.clone());
+        // Nobody has been heard yet: first without the broker, then before the queues are declared again.
         seen.views.clear();
-        seen.now = at(10);
+        seen.summary = None;
+        for (link, second) in [(Link::Down(at(1000)), 1000), (Link::Up(at(1001)), 1001), (Link::Up(at(1001)), 1180)] {
+            (seen.link, seen.now) = (link, at(second));
+            let after = pipeline(&fixture.0, &seen, Some(&plan), Ok(&Applied::default()));
+            assert_eq!(after, before, "{second}: nothing is written");
+        }
+        // By then the recorder would have spoken.
+        seen.now = at(1182);
         let after = pipeline(&fixture.0, &seen, Some(&plan), Ok(&Applied::default()));
-        assert_eq!(after.running, before.running);
-        assert_eq!(after.instances, before.instances);
-        assert_eq!(find(&after.conditions, "Capturing"), find(&before.conditions, "Capturing"));
+        assert_eq!(said(&after, "Stored").as_deref(), Some("RecorderSilent"));
     }
 
     #[test]

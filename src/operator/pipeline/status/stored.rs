@@ -1,12 +1,14 @@
 //! `Stored`: footage reaches as many `StorageNodes` as the spec asks for, without falling behind.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
 use crate::{
     api::{
         condition::{Truth, Verdict},
         pipeline::PipelineState,
     },
     operator::{
-        broker::fleet::{self, View},
+        broker::fleet::{self, RECORDER_SILENCE, View},
         pipeline::{observe::Observed, plan::Plan},
     },
 };
@@ -14,8 +16,11 @@ use crate::{
 /// Type of the condition.
 pub const KIND: &str = "Stored";
 
+/// Reasons that come from the recorder's word, which a new leader has not heard yet.
+const HEARD: [&str; 4] = ["Stored", "Lagging", "NotStoring", "RecorderSilent"];
+
 /// Concludes from the group, the spools and the recorder's word.
-pub fn condition(plan: &Plan, observed: &Observed) -> Verdict {
+pub fn condition(plan: &Plan, observed: &Observed, previous: Option<&Condition>) -> Verdict {
     let verdict = |truth, reason, message: String| Verdict::new(KIND, truth, reason, message);
     let (group, replicas) = (&plan.settings.group, plan.settings.replicas);
     if plan.nodes == 0 {
@@ -76,8 +81,13 @@ pub fn condition(plan: &Plan, observed: &Observed) -> Verdict {
             ),
         );
     }
+    let heard = previous.filter(|said| summary.is_none() && HEARD.contains(&said.reason.as_str()));
+    let silent = observed.now.duration_since(observed.link.since()) > RECORDER_SILENCE;
+    if let Some(said) = heard.filter(|_| !silent) {
+        return Verdict::again(KIND, said);
+    }
     match summary {
-        _ if stale => verdict(
+        _ if stale || heard.is_some() => verdict(
             Truth::Unknown,
             "RecorderSilent",
             "no word from dsn-server for more than 3 minutes; capture goes on".to_owned(),
@@ -161,7 +171,7 @@ mod tests {
             let report = InstanceReport { backlog, ..InstanceReport::default() };
             let view = InstanceView { view: View::Fresh(Box::new(report)), control: Control::InPlace, applied: 0 };
             seen.views.insert(instance.uid, view);
-            let found = condition(&plan, &seen);
+            let found = condition(&plan, &seen, None);
             assert_eq!((found.truth, &*found.reason), (truth, reason), "row {row}: {}", found.message);
         }
     }
