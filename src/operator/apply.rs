@@ -3,6 +3,8 @@
 //! Not here: what is written (the `desired/` and `status` files say that). Called by the last two steps of every
 //! reconcile. A child that is as it should be costs no call; an object of somebody else is never seized.
 
+use std::time::Instant;
+
 use k8s_openapi::{
     api::{
         apps::v1::{Deployment, StatefulSet},
@@ -156,34 +158,50 @@ fn with_hash(mut object: Value) -> Value {
     object
 }
 
+/// A `resourceVersion` that no object has: an apply that carries it creates, and is refused when the name is taken.
+///
+/// Trap: one of `"0"` would be no precondition at all.
+const CREATE_ONLY: &str = "1";
+
 /// Brings one child about. `metadata.resourceVersion`, when set, is a precondition.
+///
+/// The watch shows labelled objects only, so the name of a child it does not show may be somebody else's: that child is
+/// applied on the condition that there is none, and only a refusal is followed by a look.
 pub async fn child<K: Child>(ctx: &Context, manager: Manager, desired: K) -> Result<Outcome, Error> {
     let (kind, name, namespace) = (K::kind(&()), desired.name_any(), desired.namespace().unwrap_or_default());
     let api: Api<K> = Api::namespaced(ctx.client.clone(), &namespace);
-    let mut body = with_hash(serde_json::to_value(&desired)?);
-    let cached = K::store(&ctx.stores).get(&ObjectRef::new(&name).within(&namespace));
-    let actual = if let Some(cached) = cached {
-        Some((*cached).clone())
-    } else {
-        // The watch shows labelled objects only: before something is created, ask whether the name is taken.
-        ctx.metrics.api_request(Verb::Get, &kind);
-        api.get_opt(&name).await.map_err(|e| Error::api(Verb::Get, kind.clone(), &name, e))?
+    let body = with_hash(serde_json::to_value(&desired)?);
+    let apply = async |body: &Value| {
+        ctx.metrics.api_request(Verb::Apply, &kind);
+        // Forced: fields of our own children are ours, whoever touched them.
+        api.patch(&name, &PatchParams::apply(manager.as_str()).force(), &Patch::Apply(body)).await?;
+        ctx.settling.wrote(Instant::now());
+        tracing::info!(%kind, namespace, name, "applied");
+        Ok(Outcome::Written)
     };
-    if let Some(actual) = actual {
-        match decide(&body, &serde_json::to_value(&actual)?) {
-            Decision::Skip => return Ok(Outcome::Unchanged),
-            Decision::Foreign(owner) => return Err(Error::Foreign { kind: kind.into(), name, owner }),
+    let said = |verb, error| Error::api(verb, kind.clone(), &name, error);
+    let actual = if let Some(cached) = K::store(&ctx.stores).get(&ObjectRef::new(&name).within(&namespace)) {
+        (*cached).clone()
+    } else {
+        let mut fresh = body.clone();
+        fresh["metadata"]["resourceVersion"] = json!(CREATE_ONLY);
+        match apply(&fresh).await {
+            Err(kube::Error::Api(refusal)) if refusal.code == 409 => {}
+            outcome => return outcome.map_err(|error| said(Verb::Apply, error)),
+        }
+        ctx.metrics.api_request(Verb::Get, &kind);
+        api.get(&name).await.map_err(|error| said(Verb::Get, error))?
+    };
+    match decide(&body, &serde_json::to_value(&actual)?) {
+        Decision::Skip => Ok(Outcome::Unchanged),
+        Decision::Foreign(owner) => Err(Error::Foreign { kind: kind.into(), name, owner }),
+        Decision::Write => {
+            let mut body = body;
             // With the uid the write can't hit an object that was recreated by somebody else meanwhile.
-            Decision::Write => body["metadata"]["uid"] = json!(actual.uid()),
+            body["metadata"]["uid"] = json!(actual.uid());
+            apply(&body).await.map_err(|error| said(Verb::Apply, error))
         }
     }
-    ctx.metrics.api_request(Verb::Apply, &kind);
-    // Forced: fields of our own children are ours, whoever touched them.
-    api.patch(&name, &PatchParams::apply(manager.as_str()).force(), &Patch::Apply(&body))
-        .await
-        .map_err(|e| Error::api(Verb::Apply, kind.clone(), &name, e))?;
-    tracing::info!(%kind, namespace, name, "applied");
-    Ok(Outcome::Written)
 }
 
 /// Reads a Secret, or creates it with what `make` says. It is never applied over: its content may be a person's.
@@ -296,7 +314,7 @@ where
     match api.patch_status(&name, &PatchParams::apply(manager.as_str()).force(), &Patch::Apply(&body)).await {
         Ok(_) => {
             let before = object.status().map_or(&[][..], Conditioned::conditions);
-            ctx.events.publish(&object.object_ref(&()), events::transitions(before, status.conditions())).await;
+            ctx.events.publish(&object.object_ref(&()), events::transitions(before, status.conditions()));
             Ok(())
         }
         // Deleted meanwhile: nobody is left to be told.

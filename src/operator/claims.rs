@@ -29,7 +29,7 @@ pub fn check_selector(pipeline: &Pipeline) -> Result<(), String> {
 /// Does the Pipeline name or select the Camera?
 pub fn selects(pipeline: &Pipeline, camera: &Camera) -> bool {
     let set = &pipeline.spec.cameras;
-    let named = set.names.as_ref().is_some_and(|names| names.contains(&camera.name_any()));
+    let named = set.names.as_ref().zip(camera.metadata.name.as_ref()).is_some_and(|(names, name)| names.contains(name));
     named || set.selector.as_ref().is_some_and(|selector| matches(selector, camera.labels()))
 }
 

@@ -19,7 +19,10 @@ use kube::{
     runtime::reflector::{ObjectRef, Store},
 };
 
-use super::{backoff::Backoffs, broker::Desk, camera::credentials::Credentials, events::Events, metrics::Metrics};
+use super::{
+    backoff::Backoffs, broker::Desk, camera::credentials::Credentials, events::Events, metrics::Metrics,
+    settling::Settling,
+};
 use crate::{
     api::{Camera, Pipeline, StorageNode},
     clients::broker_address::BrokerAddress,
@@ -48,6 +51,8 @@ pub struct Context {
     pub credentials: Credentials,
     /// Failures in a row, per object.
     pub backoffs: Backoffs,
+    /// Pipelines whose children were just written.
+    pub settling: Settling,
 }
 
 impl Context {
@@ -123,14 +128,23 @@ pub struct Stores {
     pub pods: Store<Pod>,
 }
 
+/// The objects of a namespace that `keep` takes, in the order of their names. Only those are sorted: a namespace may hold a
+/// thousand, of which one reconcile is concerned with a few.
+pub fn select<K>(store: &Store<K>, namespace: &str, keep: impl Fn(&K) -> bool) -> Vec<Arc<K>>
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    let mut found = store.state_filter(|object| object.meta().namespace.as_deref() == Some(namespace) && keep(object));
+    found.sort_by(|a, b| a.meta().name.cmp(&b.meta().name));
+    found
+}
+
 /// The objects of a namespace, in the order of their names.
 pub fn in_namespace<K>(store: &Store<K>, namespace: &str) -> Vec<Arc<K>>
 where
     K: Resource<DynamicType = ()> + Clone + 'static,
 {
-    let mut found = store.state_filter(|object| object.meta().namespace.as_deref() == Some(namespace));
-    found.sort_by(|a, b| a.meta().name.cmp(&b.meta().name));
-    found
+    select(store, namespace, |_| true)
 }
 
 /// One object by name.

@@ -1,8 +1,8 @@
 //! One watch per kind, shared by all controllers, and what each event of it sets in motion.
 //!
 //! Not here: reconciling. Every event enters its store; then the objects it concerns are enqueued: a child's owner by
-//! label, every Pipeline of the namespace for a Camera or `StorageNode`. A deletion that is seen is handed on with the
-//! object as it last was, because nothing else will know it.
+//! label, for Pipelines and Cameras whom [`concern`] names, every Pipeline of the namespace for a `StorageNode`. A deletion
+//! that is seen is handed on with the object as it last was, because nothing else will know it.
 
 use std::{convert::Infallible, fmt::Debug, sync::Arc};
 
@@ -16,21 +16,25 @@ use kube::{
     Api, Client, Resource, ResourceExt,
     core::NamespaceResourceScope,
     runtime::{
-        WatchStreamExt,
         controller::ReconcileRequest,
         reflector::{ObjectRef, Store, store::Writer},
-        watcher::{self, Event, watcher},
+        watcher,
     },
 };
 use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 
+use self::feed::{Seen, watch};
 use super::{
-    context::{Stores, in_namespace},
+    context::{Stores, in_namespace, select},
     labels,
 };
 use crate::api::{Camera, Pipeline, StorageNode};
 
+mod feed;
+
+/// Objects of one answer to a list: it is held whole while it is read, and memory once taken is hardly given back.
+const PAGE: u32 = 50;
 /// How many reconcile requests may wait to be merged into a controller's queue; a full one slows the watch down.
 const QUEUE: usize = 1024;
 
@@ -113,10 +117,13 @@ impl Triggers {
         }
     }
 
-    /// Enqueues every Camera of a namespace.
-    async fn cameras_of(&self, stores: &Stores, namespace: &str) {
-        for camera in in_namespace(&stores.cameras, namespace) {
-            self.camera(namespace, &camera.name_any()).await;
+    /// Enqueues every Pipeline and every Camera: after a list, nobody knows what was missed before it.
+    async fn everyone(&self, stores: &Stores) {
+        for pipeline in stores.pipelines.state() {
+            self.pipeline(&pipeline.namespace().unwrap_or_default(), &pipeline.name_any()).await;
+        }
+        for camera in stores.cameras.state() {
+            self.camera(&camera.namespace().unwrap_or_default(), &camera.name_any()).await;
         }
     }
 
@@ -227,32 +234,49 @@ pub fn start(
     on_deleted: &OnDeleted,
 ) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
-    let all = watcher::Config::default();
-    let ours = watcher::Config::default().labels(&labels::ours());
+    let all = watcher::Config::default().page_size(PAGE);
+    let ours = all.clone().labels(&labels::ours());
     {
         let (stores, triggers, on_deleted) = (stores.clone(), triggers.clone(), on_deleted.clone());
-        tasks.spawn(watch(api(client, namespace), all.clone(), writers.pipelines, move |pipeline: Pipeline, gone| {
-            let (stores, triggers, on_deleted) = (stores.clone(), triggers.clone(), on_deleted.clone());
-            async move {
-                let namespace = pipeline.namespace().unwrap_or_default();
-                // Claims: another Pipeline may win or lose cameras by this one's coming, going or editing.
-                triggers.pipelines_of(&stores, &namespace).await;
-                triggers.cameras_of(&stores, &namespace).await;
-                if gone {
-                    on_deleted(Deleted::Pipeline(Box::new(pipeline)));
+        tasks.spawn(watch(
+            api(client, namespace),
+            all.clone(),
+            writers.pipelines,
+            whole,
+            move |seen: Seen<Pipeline>| {
+                let (stores, triggers, on_deleted) = (stores.clone(), triggers.clone(), on_deleted.clone());
+                async move {
+                    let Some((namespace, name)) = seen.key() else { return triggers.everyone(&stores).await };
+                    triggers.pipeline(&namespace, &name).await;
+                    let change = seen.change();
+                    let cameras = select(&stores.cameras, &namespace, |camera| change.concerns_camera(camera));
+                    let rivals = select(&stores.pipelines, &namespace, |rival| change.concerns_rival(rival, &cameras));
+                    for camera in cameras {
+                        triggers.camera(&namespace, &camera.name_any()).await;
+                    }
+                    for rival in rivals {
+                        triggers.pipeline(&namespace, &rival.name_any()).await;
+                    }
+                    if let Seen::Gone(pipeline) = seen {
+                        on_deleted(Deleted::Pipeline(Box::new(pipeline)));
+                    }
                 }
-            }
-        }));
+            },
+        ));
     }
     {
         let (stores, triggers, on_deleted) = (stores.clone(), triggers.clone(), on_deleted.clone());
-        tasks.spawn(watch(api(client, namespace), all.clone(), writers.cameras, move |camera: Camera, gone| {
+        tasks.spawn(watch(api(client, namespace), all.clone(), writers.cameras, whole, move |seen: Seen<Camera>| {
             let (stores, triggers, on_deleted) = (stores.clone(), triggers.clone(), on_deleted.clone());
             async move {
-                let namespace = camera.namespace().unwrap_or_default();
-                triggers.camera(&namespace, &camera.name_any()).await;
-                triggers.pipelines_of(&stores, &namespace).await;
-                if gone {
+                let Some((namespace, name)) = seen.key() else { return triggers.everyone(&stores).await };
+                triggers.camera(&namespace, &name).await;
+                let change = seen.change();
+                let pipelines = select(&stores.pipelines, &namespace, |pipeline| change.concerns_pipeline(pipeline));
+                for pipeline in pipelines {
+                    triggers.pipeline(&namespace, &pipeline.name_any()).await;
+                }
+                if let Seen::Gone(camera) = seen {
                     on_deleted(Deleted::Camera(Box::new(camera)));
                 }
             }
@@ -260,24 +284,32 @@ pub fn start(
     }
     {
         let (stores, triggers) = (stores.clone(), triggers.clone());
-        tasks.spawn(watch(api(client, namespace), all, writers.storage_nodes, move |node: StorageNode, _| {
-            let (stores, triggers) = (stores.clone(), triggers.clone());
-            async move {
-                let namespace = node.namespace().unwrap_or_default();
-                triggers.storage_nodes_of(&stores, &namespace).await;
-                triggers.pipelines_of(&stores, &namespace).await;
-            }
-        }));
+        tasks.spawn(watch(
+            api(client, namespace),
+            all,
+            writers.storage_nodes,
+            whole,
+            move |seen: Seen<StorageNode>| {
+                let (stores, triggers) = (stores.clone(), triggers.clone());
+                async move {
+                    for namespace in seen.namespaces() {
+                        triggers.storage_nodes_of(&stores, &namespace).await;
+                        triggers.pipelines_of(&stores, &namespace).await;
+                    }
+                }
+            },
+        ));
     }
-    children(&mut tasks, api::<Deployment>(client, namespace), &ours, writers.deployments, stores, triggers);
-    children(&mut tasks, api::<StatefulSet>(client, namespace), &ours, writers.stateful_sets, stores, triggers);
-    children(&mut tasks, api::<ConfigMap>(client, namespace), &ours, writers.config_maps, stores, triggers);
-    children(&mut tasks, api::<Service>(client, namespace), &ours, writers.services, stores, triggers);
+    children(&mut tasks, api::<Deployment>(client, namespace), &ours, writers.deployments, whole, stores, triggers);
+    children(&mut tasks, api::<StatefulSet>(client, namespace), &ours, writers.stateful_sets, whole, stores, triggers);
+    children(&mut tasks, api::<ConfigMap>(client, namespace), &ours, writers.config_maps, whole, stores, triggers);
+    children(&mut tasks, api::<Service>(client, namespace), &ours, writers.services, whole, stores, triggers);
     children(
         &mut tasks,
         api::<PodDisruptionBudget>(client, namespace),
         &ours,
         writers.disruption_budgets,
+        whole,
         stores,
         triggers,
     );
@@ -286,10 +318,12 @@ pub fn start(
         api::<PersistentVolumeClaim>(client, namespace),
         &ours,
         writers.volume_claims,
+        whole,
         stores,
         triggers,
     );
-    children(&mut tasks, api::<Pod>(client, namespace), &ours, writers.pods, stores, triggers);
+    // Of a Pod its labels and its status are looked at; the rest is most of it.
+    children(&mut tasks, api::<Pod>(client, namespace), &ours, writers.pods, |pod| pod.spec = None, stores, triggers);
     tasks
 }
 
@@ -303,54 +337,32 @@ where
     }
 }
 
+/// All of an object is remembered.
+fn whole<K>(_: &mut K) {}
+
 fn children<K>(
     tasks: &mut JoinSet<()>,
     api: Api<K>,
     config: &watcher::Config,
     writer: Writer<K>,
+    spare: fn(&mut K),
     stores: &Stores,
     triggers: &Triggers,
 ) where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
     let (stores, triggers) = (stores.clone(), triggers.clone());
-    tasks.spawn(watch(api, config.clone(), writer, move |child: K, _| {
+    tasks.spawn(watch(api, config.clone(), writer, spare, move |seen: Seen<K>| {
         let (stores, triggers) = (stores.clone(), triggers.clone());
-        async move { triggers.owner_of(&stores, &child).await }
-    }));
-}
-
-/// Feeds a store from a watch for ever; `touched` is told each object that came, changed or went (`true`).
-async fn watch<K, F, Fut>(api: Api<K>, config: watcher::Config, mut writer: Writer<K>, touched: F)
-where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
-    F: Fn(K, bool) -> Fut,
-    Fut: Future<Output = ()>,
-{
-    let store = writer.as_reader();
-    let mut events = std::pin::pin!(watcher(api, config).default_backoff());
-    while let Some(event) = events.next().await {
-        let event = match event {
-            Ok(event) => event.modify(|object| {
-                // Half of an object's bytes, and nothing we read.
-                object.managed_fields_mut().clear();
-            }),
-            Err(error) => {
-                tracing::warn!(kind = %K::kind(&()), error = crate::telemetry::chain(&error), "the watch broke off; trying again");
-                continue;
-            }
-        };
-        writer.apply_watcher_event(&event);
-        match event {
-            Event::Apply(object) => touched(object, false).await,
-            Event::Delete(object) => touched(object, true).await,
-            // The store is swapped when the list is complete; before that a reconcile would see the old one.
-            Event::InitDone => {
-                for object in store.state() {
-                    touched((*object).clone(), false).await;
+        async move {
+            match seen {
+                Seen::Listed(children) => {
+                    for child in children {
+                        triggers.owner_of(&stores, &*child).await;
+                    }
                 }
+                Seen::There { after: child, .. } | Seen::Gone(child) => triggers.owner_of(&stores, &child).await,
             }
-            Event::Init | Event::InitApply(_) => {}
         }
-    }
+    }));
 }

@@ -3,7 +3,7 @@
 //! observe (reads) → desk (what the recorder shall know) → status (pure, then one write). It makes no children:
 //! recording is the Pipeline's business.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use kube::{ResourceExt, runtime::controller::Action};
 
@@ -26,6 +26,11 @@ pub async fn reconcile(camera: Arc<Camera>, ctx: Arc<Context>) -> Result<Action,
     }
     ctx.desk.want_camera(config(&camera), revision(&camera));
     let observed = observe::camera(&camera, &ctx).await?;
+    // Who records a new one is hardly known yet.
+    let uid = camera.uid().unwrap_or_default();
+    if let Some(left) = ctx.settling.wait(&uid, camera.status.is_none(), Instant::now()) {
+        return Ok(Action::requeue(left));
+    }
     apply::status(&ctx, Manager::Camera, &*camera, status::camera(&camera, &observed)).await?;
     Ok(observed.again.map_or_else(Action::await_change, Action::requeue))
 }
@@ -33,6 +38,7 @@ pub async fn reconcile(camera: Arc<Camera>, ctx: Arc<Context>) -> Result<Action,
 /// The deletion of a Camera was seen: the recorder is told.
 pub fn deleted(ctx: &Context, camera: &Camera) {
     tracing::info!(namespace = camera.namespace(), name = camera.name_any(), "Camera deleted");
+    ctx.settling.forget(&camera.uid().unwrap_or_default());
     ctx.desk.camera_deleted(config(camera), revision(camera));
 }
 

@@ -19,9 +19,9 @@ use crate::{
             fleet::{Link, View},
         },
         claims,
-        context::{Context, in_namespace},
+        context::{Context, select},
         error::Error,
-        pipeline::observe::instance_of,
+        labels,
     },
 };
 
@@ -50,15 +50,15 @@ pub struct Observed {
 pub async fn camera(camera: &Camera, ctx: &Context) -> Result<Observed, Error> {
     let namespace = camera.namespace().unwrap_or_default();
     let now = ctx.now();
-    let claimant = claims::claimant(camera, &in_namespace(&ctx.stores.pipelines, &namespace)).cloned();
+    let rivals = select(&ctx.stores.pipelines, &namespace, |pipeline| claims::selects(pipeline, camera));
+    let claimant = claims::claimant(camera, &rivals).cloned();
     let instance = claimant.as_ref().map(|pipeline| {
         InstanceUid::of(&pipeline.uid().unwrap_or_default(), &camera.uid().unwrap_or_default(), Role::Capture, 0)
     });
     let view = instance.map_or(View::Awaiting, |instance| ctx.desk.view(instance, now).view);
     let pods = instance.map_or_else(Vec::new, |instance| {
-        ctx.stores
-            .pods
-            .state_filter(|pod| pod.namespace().as_deref() == Some(&namespace) && instance_of(pod) == Some(instance))
+        let label = instance.to_string();
+        select(&ctx.stores.pods, &namespace, |pod| pod.labels().get(labels::INSTANCE) == Some(&label))
     });
     let doubted = matches!(&view, View::Fresh(report)
         if report.problem.as_ref().is_some_and(|problem| problem.reason == SECRET_MISSING));

@@ -3,8 +3,12 @@
 //! observe (reads) → plan (pure) → desired (pure) → apply (writes) → status (pure, then one write). A deletion is not
 //! handled here: the watch hands it to the desk, and Kubernetes collects the children.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
+use jiff::SignedDuration;
 use k8s_openapi::api::{
     apps::v1::Deployment,
     core::v1::{ConfigMap, PersistentVolumeClaim},
@@ -16,8 +20,8 @@ use self::{
     plan::{Instance, Plan},
 };
 use super::{
-    apply::{self, Manager},
-    broker::wanted::WantedInstance,
+    apply::{self, Manager, Outcome},
+    broker::{fleet::RECORDER_SILENCE, wanted::WantedInstance},
     context::Context,
     error::Error,
 };
@@ -35,12 +39,22 @@ pub async fn reconcile(pipeline: Arc<Pipeline>, ctx: Arc<Context>) -> Result<Act
         // Its children are being collected: nothing is made anew.
         return Ok(Action::await_change());
     }
+    let uid = pipeline.uid().unwrap_or_default();
+    if let Some(left) = ctx.settling.echo(&uid, false, Instant::now()) {
+        return Ok(Action::requeue(left));
+    }
     let observed = observe::pipeline(&pipeline, &ctx);
     let plan = plan::pipeline(&pipeline, &observed);
     let applied = match &plan {
         Ok(plan) => apply_all(&ctx, plan, &observed).await,
         Err(invalid) => Err(Error::Invalid { reason: invalid.reason(), message: invalid.to_string() }),
     };
+    if let Ok(applied) = &applied {
+        let echo = ctx.settling.echo(&uid, applied.wrote, Instant::now());
+        if let Some(left) = ctx.settling.wait(&uid, applied.wrote, Instant::now()) {
+            return Ok(Action::requeue(left.max(echo.unwrap_or_default())));
+        }
+    }
     let status = status::pipeline(&pipeline, &observed, plan.as_ref().ok(), applied.as_ref());
     apply::status(&ctx, Manager::Pipeline, &*pipeline, status).await?;
     applied?;
@@ -50,6 +64,8 @@ pub async fn reconcile(pipeline: Arc<Pipeline>, ctx: Arc<Context>) -> Result<Act
 /// What became of the writes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Applied {
+    /// Something was written.
+    pub wrote: bool,
     /// The agents' Secret that is there is not the one we would make.
     pub agent_secret_stale: bool,
 }
@@ -60,13 +76,15 @@ async fn apply_all(ctx: &Context, plan: &Plan, observed: &Observed) -> Result<Ap
     if !plan.instances.is_empty() {
         applied.agent_secret_stale = agent_secret(ctx, plan, observed).await?;
         ctx.desk.want_user(&plan.pipeline.namespace);
-        apply::child(ctx, Manager::Pipeline, desired::live_service::service(plan)).await?;
+        applied.wrote |=
+            apply::child(ctx, Manager::Pipeline, desired::live_service::service(plan)).await? == Outcome::Written;
     }
     // One camera's failure is not the others'.
     let mut failure = None;
     for instance in &plan.instances {
-        if let Err(error) = apply_instance(ctx, plan, instance, observed).await {
-            failure.get_or_insert(error);
+        match apply_instance(ctx, plan, instance, observed).await {
+            Ok(wrote) => applied.wrote |= wrote,
+            Err(error) => drop(failure.get_or_insert(error)),
         }
     }
     for uid in &plan.finished {
@@ -82,13 +100,16 @@ async fn apply_all(ctx: &Context, plan: &Plan, observed: &Observed) -> Result<Ap
     Ok(applied)
 }
 
-async fn apply_instance(ctx: &Context, plan: &Plan, instance: &Instance, observed: &Observed) -> Result<(), Error> {
+/// Was anything written?
+async fn apply_instance(ctx: &Context, plan: &Plan, instance: &Instance, observed: &Observed) -> Result<bool, Error> {
+    let mut wrote = false;
     if let Some(claim) = desired::spool::claim(plan, instance)
         && !observed.volume_claims.contains_key(&instance.uid)
     {
-        apply::child(ctx, Manager::Pipeline, claim).await?;
+        wrote |= apply::child(ctx, Manager::Pipeline, claim).await? == Outcome::Written;
     }
-    apply::child(ctx, Manager::Pipeline, desired::assignment::config_map(plan, instance)).await?;
+    let config_map = desired::assignment::config_map(plan, instance);
+    wrote |= apply::child(ctx, Manager::Pipeline, config_map).await? == Outcome::Written;
     let wanted = WantedInstance {
         uid: instance.uid,
         pipeline: plan.pipeline.clone(),
@@ -115,8 +136,8 @@ async fn apply_instance(ctx: &Context, plan: &Plan, instance: &Instance, observe
     }
     ctx.desk.want_instance(wanted, observed.now);
     let deployment = desired::deployment::deployment(plan, instance, &ctx.config.images);
-    apply::child(ctx, Manager::Pipeline, deployment).await?;
-    Ok(())
+    wrote |= apply::child(ctx, Manager::Pipeline, deployment).await? == Outcome::Written;
+    Ok(wrote)
 }
 
 /// Removes what an instance that has drained leaves behind; the assignment last, for the others are found by it.
@@ -181,7 +202,12 @@ fn next_look(plan: Option<&Plan>, observed: &Observed) -> Action {
         .iter()
         .flat_map(Instance::participants)
         .any(|(uid, revision, _)| observed.views.get(&uid).is_none_or(|view| view.applied < revision));
-    let bound = plan.look_again.map(|time| time.duration_since(observed.now).unsigned_abs());
+    let drained = plan.look_again.map(|time| time.duration_since(observed.now).unsigned_abs());
+    // A new leader repeats what its predecessor heard of the recorder, and only so long.
+    let heard =
+        observed.summary.is_none().then(|| observed.link.since() + RECORDER_SILENCE + SignedDuration::from_secs(1));
+    let heard = heard.map(|time| time.duration_since(observed.now)).filter(SignedDuration::is_positive);
+    let bound = drained.into_iter().chain(heard.map(SignedDuration::unsigned_abs)).min();
     match (bound, unacknowledged) {
         (None, false) => Action::await_change(),
         (Some(bound), false) => Action::requeue(bound),
@@ -196,5 +222,7 @@ fn next_look(plan: Option<&Plan>, observed: &Observed) -> Action {
 pub fn deleted(ctx: &Context, pipeline: &Pipeline) {
     let delete = pipeline.spec.effective().deletion_policy == crate::api::pipeline::DeletionPolicy::Delete;
     tracing::info!(namespace = pipeline.namespace(), name = pipeline.name_any(), delete, "Pipeline deleted");
-    ctx.desk.pipeline_deleted(&pipeline.uid().unwrap_or_default(), delete);
+    let uid = pipeline.uid().unwrap_or_default();
+    ctx.settling.forget(&uid);
+    ctx.desk.pipeline_deleted(&uid, delete);
 }

@@ -1,6 +1,9 @@
 //! Step 1: everything a Pipeline's plan depends on, read from the watched objects and the desk. No call is made.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 use k8s_openapi::api::{
@@ -18,7 +21,8 @@ use crate::{
             InstanceView, Trouble,
             fleet::{Link, SeenSummary},
         },
-        context::{Context, in_namespace},
+        claims,
+        context::{Context, in_namespace, select},
         labels,
     },
 };
@@ -26,9 +30,9 @@ use crate::{
 /// What there is.
 #[derive(Clone, Debug)]
 pub struct Observed {
-    /// Cameras of the namespace.
+    /// Cameras of the namespace that it selects or still records.
     pub cameras: Vec<Arc<Camera>>,
-    /// Pipelines of the namespace.
+    /// Pipelines of the namespace that select one of those Cameras.
     pub pipelines: Vec<Arc<Pipeline>>,
     /// `StorageNodes` of the namespace.
     pub storage_nodes: Vec<Arc<StorageNode>>,
@@ -57,7 +61,6 @@ pub fn pipeline(pipeline: &Pipeline, ctx: &Context) -> Observed {
     let namespace = pipeline.namespace().unwrap_or_default();
     let uid = pipeline.uid().unwrap_or_default();
     let now = ctx.now();
-    let cameras = in_namespace(&ctx.stores.cameras, &namespace);
     let config_maps: BTreeMap<InstanceUid, Arc<ConfigMap>> = children(&ctx.stores.config_maps, &namespace, &uid);
     let held: BTreeMap<_, _> = config_maps
         .iter()
@@ -65,24 +68,31 @@ pub fn pipeline(pipeline: &Pipeline, ctx: &Context) -> Observed {
         .filter_map(|(instance, object)| Some((*instance, revision::held(object)?)))
         .collect();
     let mut pods: BTreeMap<InstanceUid, Vec<Arc<Pod>>> = BTreeMap::new();
-    for pod in in_namespace(&ctx.stores.pods, &namespace) {
+    let recorded: BTreeSet<_> = held.values().map(|held| &held.envelope.data.camera.uid).collect();
+    let cameras = select(&ctx.stores.cameras, &namespace, |camera| {
+        claims::selects(pipeline, camera) || camera.metadata.uid.as_ref().is_some_and(|uid| recorded.contains(uid))
+    });
+    let pipelines =
+        select(&ctx.stores.pipelines, &namespace, |rival| cameras.iter().any(|camera| claims::selects(rival, camera)));
+    let name = pipeline.name_any();
+    for pod in select(&ctx.stores.pods, &namespace, |pod| pod.labels().get(labels::PIPELINE) == Some(&name)) {
         if let Some(instance) = instance_of(&*pod) {
             pods.entry(instance).or_default().push(pod);
         }
     }
     let views = cameras
         .iter()
-        .map(|camera| InstanceUid::of(&uid, &camera.uid().unwrap_or_default(), Role::Capture, 0))
-        .chain(
-            cameras.iter().map(|camera| InstanceUid::of(&uid, &camera.uid().unwrap_or_default(), Role::Transcoder, 0)),
-        )
+        .flat_map(|camera| {
+            let camera = camera.uid().unwrap_or_default();
+            [Role::Capture, Role::Transcoder].map(|role| InstanceUid::of(&uid, &camera, role, 0))
+        })
         .chain(held.keys().copied())
         .chain(held.values().filter_map(|held| Some(held.ladder.as_ref()?.envelope.data.instance)))
         .map(|instance| (instance, ctx.desk.view(instance, now)))
         .collect();
     let (link, trouble) = ctx.desk.link();
     Observed {
-        pipelines: in_namespace(&ctx.stores.pipelines, &namespace),
+        pipelines,
         storage_nodes: in_namespace(&ctx.stores.storage_nodes, &namespace),
         deployments: children(&ctx.stores.deployments, &namespace, &uid),
         volume_claims: children(&ctx.stores.volume_claims, &namespace, &uid),
@@ -111,9 +121,8 @@ fn children<K>(store: &Store<K>, namespace: &str, pipeline_uid: &str) -> BTreeMa
 where
     K: Resource<DynamicType = ()> + Clone + 'static,
 {
-    in_namespace(store, namespace)
+    select(store, namespace, |object| is_child_of(object, pipeline_uid))
         .into_iter()
-        .filter(|object| is_child_of(&**object, pipeline_uid))
         .filter_map(|object| Some((instance_of(&*object)?, object)))
         .collect()
 }

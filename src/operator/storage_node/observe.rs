@@ -43,16 +43,13 @@ impl Observed {
 pub fn storage_node(node: &StorageNode, ctx: &Context) -> Observed {
     let (namespace, name) = (node.namespace().unwrap_or_default(), node.name_any());
     Observed {
-        group: context::in_namespace(&ctx.stores.storage_nodes, &namespace)
-            .into_iter()
-            .filter(|other| other.effective_group() == node.effective_group())
-            .filter(|other| other.metadata.deletion_timestamp.is_none())
-            .collect(),
+        group: context::select(&ctx.stores.storage_nodes, &namespace, |other| {
+            other.effective_group() == node.effective_group() && other.metadata.deletion_timestamp.is_none()
+        }),
         stateful_set: context::get(&ctx.stores.stateful_sets, &namespace, &name::storage_node(&name)),
         claim: context::get(&ctx.stores.volume_claims, &namespace, &stateful_set::claim_name(&name)),
-        pods: context::in_namespace(&ctx.stores.pods, &namespace)
-            .into_iter()
-            .filter(|pod| pod.labels().get(labels::STORAGE_NODE) == Some(&name))
-            .collect(),
+        pods: context::select(&ctx.stores.pods, &namespace, |pod| {
+            pod.labels().get(labels::STORAGE_NODE) == Some(&name)
+        }),
     }
 }

@@ -1,0 +1,132 @@
+//! Children first: when a status waits for the children that are being made.
+//!
+//! What is written comes back as events, each of them with something new to say: told at once it would be three writes of
+//! status where one is enough, and where a thousand Pipelines are created, these would keep the children of the last from
+//! being made. So a status waits for a lull, in which nobody has written a child. Called by the reconciles; errors are
+//! told at once.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// Nobody has written a child for so long: a lull.
+const LULL: Duration = Duration::from_secs(1);
+/// The longest time that a status waits for one.
+const LONGEST: Duration = Duration::from_secs(10);
+
+/// What was written comes back by the watches within so long; on a busy API server a little later.
+const ECHO: Duration = Duration::from_millis(200);
+
+/// Who waits for a lull.
+#[derive(Debug, Default)]
+pub struct Settling(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// Since when, by uid.
+    since: HashMap<String, Instant>,
+    /// When anybody wrote a child.
+    last_write: Option<Instant>,
+    /// When children of this object were written, by uid.
+    echoes: HashMap<String, Instant>,
+}
+
+impl Settling {
+    /// A child was written.
+    pub fn wrote(&self, now: Instant) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).last_write = Some(now);
+    }
+
+    /// How long it takes until children that were written for `uid` are seen by the watches: a look before that would find
+    /// them missing and write them again. `wrote`: just now.
+    pub fn echo(&self, uid: &str, wrote: bool, now: Instant) -> Option<Duration> {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if wrote {
+            state.echoes.insert(uid.to_owned(), now);
+        }
+        let left = (*state.echoes.get(uid)? + ECHO).checked_duration_since(now).filter(|left| !left.is_zero());
+        if left.is_none() {
+            state.echoes.remove(uid);
+        }
+        left
+    }
+
+    /// How much longer the status of the object `uid` waits; `begins`: it is new or its children were written just now.
+    ///
+    /// Trap: counted from the first time in a row, or a second writer who fights over a child would keep the status from
+    /// ever saying so.
+    pub fn wait(&self, uid: &str, begins: bool, now: Instant) -> Option<Duration> {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = if begins { *state.since.entry(uid.to_owned()).or_insert(now) } else { *state.since.get(uid)? };
+        let lull = state.last_write.map_or(since, |write| write.max(since)) + LULL;
+        let left = lull.min(since + LONGEST).checked_duration_since(now).filter(|left| !left.is_zero());
+        if left.is_none() {
+            state.since.remove(uid);
+        }
+        left
+    }
+
+    /// `uid` is gone.
+    pub fn forget(&self, uid: &str) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.since.remove(uid);
+        state.echoes.remove(uid);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_waits_until_nobody_has_written_a_child_for_a_second() {
+        let (settling, begin) = (Settling::default(), Instant::now());
+        let at = |milliseconds| begin + Duration::from_millis(milliseconds);
+        let left = |milliseconds| Some(Duration::from_millis(milliseconds));
+        assert_eq!(settling.wait("a", false, at(0)), None, "nothing was written");
+        settling.wrote(at(0));
+        assert_eq!(settling.wait("a", true, at(0)), left(1_000));
+        assert_eq!(settling.wait("b", false, at(0)), None, "another object, which has nothing new");
+        settling.wrote(at(700));
+        assert_eq!(settling.wait("c", true, at(700)), left(1_000));
+        assert_eq!(settling.wait("a", false, at(800)), left(900), "somebody else's child");
+        assert_eq!(settling.wait("a", false, at(1_700)), None);
+        assert_eq!(settling.wait("a", false, at(1_800)), None, "it has been told");
+        settling.forget("c");
+        assert_eq!(settling.wait("c", false, at(900)), None);
+    }
+
+    #[test]
+    fn a_status_waits_ten_seconds_at_most_however_many_children_are_written() {
+        let (settling, begin) = (Settling::default(), Instant::now());
+        for second in 0..10 {
+            let now = begin + Duration::from_secs(second);
+            settling.wrote(now);
+            assert!(settling.wait("a", true, now).is_some(), "{second}");
+        }
+        let now = begin + LONGEST;
+        settling.wrote(now);
+        assert_eq!(settling.wait("a", true, now), None);
+        assert_eq!(settling.wait("a", true, now), Some(LULL), "the next row");
+    }
+
+    #[test]
+    fn nobody_looks_at_children_before_the_watches_have_seen_them() {
+        let (settling, begin) = (Settling::default(), Instant::now());
+        assert_eq!(settling.echo("a", false, begin), None, "nothing was written");
+        assert_eq!(settling.echo("a", true, begin), Some(ECHO));
+        assert_eq!(settling.echo("b", false, begin), None, "another object");
+        assert_eq!(settling.echo("a", false, begin + ECHO / 4), Some(ECHO / 4 * 3));
+        assert_eq!(settling.echo("a", false, begin + ECHO), None);
+        assert_eq!(settling.echo("a", false, begin), None, "it has been seen");
+    }
+
+    #[test]
+    fn what_is_new_waits_for_whom_it_may_concern() {
+        let (settling, begin) = (Settling::default(), Instant::now());
+        assert_eq!(settling.wait("camera", true, begin), Some(LULL));
+        assert_eq!(settling.wait("camera", true, begin + LULL), None);
+    }
+}

@@ -1,0 +1,135 @@
+//! One watch and its store: what is seen enters the store first, then it is told.
+
+use std::{collections::BTreeSet, fmt::Debug, sync::Arc};
+
+use futures::StreamExt;
+use kube::{
+    Api, Resource, ResourceExt,
+    runtime::{
+        WatchStreamExt,
+        reflector::{ObjectRef, store::Writer},
+        watcher::{self, Event, watcher},
+    },
+};
+use serde::de::DeserializeOwned;
+
+use crate::operator::concern::Change;
+
+/// What a watch saw, after it entered the store.
+pub enum Seen<K> {
+    /// Everything anew.
+    Listed(Vec<Arc<K>>),
+    /// An object that came or changed.
+    There {
+        /// As it was; `None` when it is new.
+        before: Option<Arc<K>>,
+        /// As it is.
+        after: K,
+    },
+    /// An object that went, as it last was.
+    Gone(K),
+}
+
+impl<K: ResourceExt> Seen<K> {
+    /// Namespace and name of the one object; `None` for a list.
+    pub fn key(&self) -> Option<(String, String)> {
+        match self {
+            Self::Listed(_) => None,
+            Self::There { after: object, .. } | Self::Gone(object) => {
+                Some((object.namespace().unwrap_or_default(), object.name_any()))
+            }
+        }
+    }
+
+    /// Namespaces of all objects.
+    pub fn namespaces(&self) -> BTreeSet<String> {
+        match self {
+            Self::Listed(objects) => objects.iter().filter_map(|object| object.namespace()).collect(),
+            Self::There { after: object, .. } | Self::Gone(object) => object.namespace().into_iter().collect(),
+        }
+    }
+
+    /// The one object before and after.
+    pub fn change(&self) -> Change<'_, K> {
+        match self {
+            Self::Listed(_) => Change { before: None, after: None },
+            Self::There { before, after } => Change { before: before.as_deref(), after: Some(after) },
+            Self::Gone(object) => Change { before: Some(object), after: None },
+        }
+    }
+}
+
+/// Feeds a store from a watch for ever; `touched` is told what came, changed or went. `spare` takes out of each object what
+/// need not be remembered.
+pub async fn watch<K, F, Fut>(
+    api: Api<K>,
+    config: watcher::Config,
+    mut writer: Writer<K>,
+    spare: fn(&mut K),
+    touched: F,
+) where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    F: Fn(Seen<K>) -> Fut,
+    Fut: Future<Output = ()>,
+{
+    let store = writer.as_reader();
+    let mut events = std::pin::pin!(watcher(api, config).default_backoff());
+    while let Some(event) = events.next().await {
+        let event = match event {
+            Ok(event) => event.modify(|object| {
+                // Half of an object's bytes, and nothing we read.
+                object.managed_fields_mut().clear();
+                spare(object);
+            }),
+            Err(error) => {
+                tracing::warn!(kind = %K::kind(&()), error = crate::telemetry::chain(&error), "the watch broke off; trying again");
+                continue;
+            }
+        };
+        let before = match &event {
+            Event::Apply(object) => store.get(&ObjectRef::from_obj(object)),
+            _ => None,
+        };
+        let known = if matches!(event, Event::InitDone) { store.state() } else { Vec::new() };
+        writer.apply_watcher_event(&event);
+        match event {
+            Event::Apply(after) => touched(Seen::There { before, after }).await,
+            Event::Delete(object) => touched(Seen::Gone(object)).await,
+            // The store is swapped when the list is complete; before that a reconcile would see the old one.
+            Event::InitDone => {
+                let listed = store.state();
+                for object in missing(known, &listed) {
+                    touched(Seen::Gone((*object).clone())).await;
+                }
+                touched(Seen::Listed(listed)).await;
+            }
+            Event::Init | Event::InitApply(_) => {}
+        }
+    }
+}
+
+/// What went while nobody watched: known before, and not in the list anew.
+fn missing<K: ResourceExt>(known: Vec<Arc<K>>, listed: &[Arc<K>]) -> Vec<Arc<K>> {
+    let there: BTreeSet<_> = listed.iter().filter_map(|object| object.uid()).collect();
+    known.into_iter().filter(|object| object.uid().is_some_and(|uid| !there.contains(&uid))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{api::Pipeline, operator::fixture};
+
+    /// A watch that begins anew skips the deletions of the meantime: queues and footage of the deleted would stay for ever.
+    #[test]
+    fn a_deletion_between_two_lists_is_seen() {
+        let [a, b] = ["a", "b"].map(|name| fixture::pipeline(name).arc());
+        let mut recreated = Pipeline::clone(&b);
+        recreated.metadata.uid = Some("another".into());
+        let gone = |listed: &[Arc<Pipeline>]| -> Vec<String> {
+            missing(vec![a.clone(), b.clone()], listed).iter().map(|object| object.name_any()).collect()
+        };
+        assert!(gone(&[b.clone(), a.clone()]).is_empty());
+        assert_eq!(gone(std::slice::from_ref(&a)), ["b"]);
+        assert_eq!(gone(&[a.clone(), Arc::new(recreated)]), ["b"], "another of the same name");
+    }
+}
