@@ -22,6 +22,10 @@ test: ## Every test, end to end on a real cluster; from a fresh clone on a fresh
 e2e: ## Only the end-to-end tests (cluster `test`, or DSN_E2E_KUBECONFIG)
 	@hack/test program tools cluster e2e
 
+.PHONY: bench
+bench: ## Measure against floors and peers, half an hour (ONLY=converge; WRITE=1 into docs/benchmarks.md)
+	@hack/bench $(ONLY)
+
 .PHONY: build ui lint fmt crds install-yaml deny
 build: ui ## The program: target/release/dsn
 	cargo build --release

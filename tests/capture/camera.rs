@@ -1,6 +1,8 @@
 //! A camera: the project's own test camera (`images/camera/server`), an RTSP server with digest authentication that
 //! plays a clip in a loop.
 
+#![allow(dead_code, reason = "tests and benchmarks use their part each")]
+
 use std::{
     net::{Ipv4Addr, TcpStream},
     os::unix::process::CommandExt,
@@ -28,6 +30,8 @@ pub enum Clip {
     H265Silent,
     /// What [`Clip::H264WithSound`] becomes when somebody sets the camera to H.265: under the same address.
     ReplacedByH265,
+    /// H.264, 1280×720 at 25 fps, a keyframe each second, 4 Mbit/s.
+    FourMegabit,
 }
 
 pub struct Camera {
@@ -156,6 +160,19 @@ fn clip_file(clip: Clip) -> (PathBuf, &'static str) {
                 encode(file, &sound, &[&["-c:v", "libx264"], &options[..]].concat());
             });
             "capture-h264"
+        }
+        Clip::FourMegabit => {
+            made("capture-4m.ts", |file| {
+                // Noise, because the test picture alone would not fill 4 Mbit/s.
+                let picture = "testsrc2=size=1280x720:rate=25:duration=16,noise=alls=24:allf=t";
+                let source = ["-nostdin", "-v", "error", "-y", "-f", "lavfi", "-i", picture];
+                let gop = ["-preset", "ultrafast", "-bf", "0", "-g", "25", "-sc_threshold", "0"];
+                let rate = ["-b:v", "4M", "-minrate", "4M", "-maxrate", "4M", "-bufsize", "1M"];
+                let file = file.to_string_lossy();
+                let form = ["-pix_fmt", "yuv420p", "-f", "mpegts", &file];
+                run("ffmpeg", &[&source[..], &["-c:v", "libx264"], &gop, &rate, &form].concat(), folder);
+            });
+            "capture-4m"
         }
         Clip::H265Silent => {
             made("capture-h265.ts", |file| {

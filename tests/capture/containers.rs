@@ -15,7 +15,7 @@ use dsn::domain::{
 use rustix::process::Signal;
 
 use crate::{
-    agent::{Agent, START, log, mount_config, pod_of},
+    agent_container::{Agent, START, log, mount_config, pod_of},
     camera::{Camera, Clip, free_port},
     capture_pod::{CapturePod, command_line, files_below, is_alive, signal},
     ladder::{Transcoder, mount_ladder, told},

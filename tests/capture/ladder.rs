@@ -25,7 +25,7 @@ use futures::StreamExt;
 use jiff::Timestamp;
 
 use crate::{
-    agent::{Agent, START, log, pod_of},
+    agent_container::{Agent, START, log, pod_of},
     broker::RabbitMq,
     camera::{Camera, Clip, free_port},
     capture_pod::CapturePod,

@@ -5,6 +5,7 @@
 //! test has a camera, a spool and processes of its own and ends them.
 
 mod agent;
+mod agent_container;
 mod camera;
 mod capture_pod;
 mod containers;

@@ -1,6 +1,8 @@
 //! A storage group on loopback: real kubo, real ipfs-cluster and `dsn storage serve`, one of each for every node, as
 //! they stand together in a pod.
 
+#![allow(dead_code, reason = "tests and benchmarks use their part each")]
+
 use std::{
     fs::{self, File},
     net::TcpListener,
@@ -28,6 +30,20 @@ pub const UPLOAD: &str = "upload-token-of-the-group";
 pub const SERVER: &str = "server-token-of-the-group";
 /// Password of ipfs-cluster's REST API.
 pub const PASSWORD: &str = "password-of-the-group";
+
+/// The words that open a group's doors.
+#[derive(Clone)]
+pub struct Doors {
+    pub upload: String,
+    pub server: String,
+    pub password: String,
+}
+
+impl Default for Doors {
+    fn default() -> Self {
+        Self { upload: UPLOAD.into(), server: SERVER.into(), password: PASSWORD.into() }
+    }
+}
 
 /// The program of that name, from the folder `DSN_TOOLS` or from the PATH. A test without it fails: it would prove nothing.
 pub fn tool(name: &str) -> PathBuf {
@@ -119,6 +135,7 @@ pub struct Node {
     pub rest_port: u16,
     pub agent_port: u16,
     metrics_port: u16,
+    doors: Doors,
     pub kubo: Option<Process>,
     pub cluster: Option<Process>,
     pub agent: Option<Process>,
@@ -141,17 +158,18 @@ impl Node {
 
     /// Its storage agent, for a capture agent.
     pub fn uploader(&self) -> StorageAgent {
-        StorageAgent::new(self.url(), UPLOAD).expect("a client")
+        StorageAgent::new(self.url(), self.doors.upload.as_str()).expect("a client")
     }
 
     /// Its storage agent, for the server.
     pub fn reader(&self) -> StorageAgent {
-        StorageAgent::new(self.url(), SERVER).expect("a client")
+        StorageAgent::new(self.url(), self.doors.server.as_str()).expect("a client")
     }
 
     /// Its ipfs-cluster peer.
     pub fn rest(&self) -> IpfsCluster {
-        IpfsCluster::new(&format!("http://127.0.0.1:{}", self.rest_port), PASSWORD).expect("a client")
+        IpfsCluster::new(&format!("http://127.0.0.1:{}", self.rest_port), self.doors.password.as_str())
+            .expect("a client")
     }
 
     /// Address of its storage agent.
@@ -179,7 +197,7 @@ impl Node {
     pub fn ctl(&self, arguments: &[&str]) -> String {
         let output = Command::new(tool("ipfs-cluster-ctl"))
             .args(["--host", &format!("/ip4/127.0.0.1/tcp/{}", self.rest_port)])
-            .args(["--basic-auth", &format!("dsn:{PASSWORD}"), "--force-http"])
+            .args(["--basic-auth", &format!("dsn:{}", self.doors.password), "--force-http"])
             .args(arguments)
             .output()
             .expect("ipfs-cluster-ctl runs");
@@ -264,6 +282,7 @@ pub struct Group {
     folder: TempDir,
     /// Makes its keys and names.
     seed: u8,
+    doors: Doors,
     pub nodes: Vec<Node>,
 }
 
@@ -275,9 +294,18 @@ impl Group {
 
     /// As [`Self::of`], with keys of its own.
     pub async fn another(count: u8, seed: u8) -> Self {
+        Self::made(count, seed, Doors::default()).await
+    }
+
+    /// As [`Self::of`], with these doors.
+    pub async fn with_doors(count: u8, doors: Doors) -> Self {
+        Self::made(count, 1, doors).await
+    }
+
+    async fn made(count: u8, seed: u8, doors: Doors) -> Self {
         // A unix socket's path has at most 108 bytes, so not below the target folder.
-        let mut group =
-            Self { folder: tempfile::Builder::new().prefix("dsn").tempdir().expect("a folder"), seed, nodes: vec![] };
+        let folder = tempfile::Builder::new().prefix("dsn").tempdir().expect("a folder");
+        let mut group = Self { folder, seed, doors, nodes: vec![] };
         for number in 0..count {
             group.add_files(number);
         }
@@ -343,9 +371,9 @@ impl Group {
         put("identity", secret_key::CLUSTER_KEY, &cluster_id.private_key);
         put("group", secret_key::SWARM_KEY, &identity::swarm_key([self.seed; 32]));
         put("group", secret_key::CLUSTER_SECRET, &identity::cluster_secret([self.seed; 32]));
-        put("group", secret_key::CLUSTER_PASSWORD, PASSWORD);
-        put("group", secret_key::UPLOAD_TOKEN, UPLOAD);
-        put("group", secret_key::SERVER_TOKEN, SERVER);
+        put("group", secret_key::CLUSTER_PASSWORD, &self.doors.password);
+        put("group", secret_key::UPLOAD_TOKEN, &self.doors.upload);
+        put("group", secret_key::SERVER_TOKEN, &self.doors.server);
         self.nodes.push(Node {
             name,
             folder,
@@ -356,6 +384,7 @@ impl Group {
             rest_port: free_port(),
             agent_port: free_port(),
             metrics_port: free_port(),
+            doors: self.doors.clone(),
             kubo: None,
             cluster: None,
             agent: None,

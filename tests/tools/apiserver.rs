@@ -1,5 +1,5 @@
-//! A real etcd and kube-apiserver on loopback, for as long as the value lives; no kubelet, no controllers. For tests that
-//! ask what the API server accepts, says and stores.
+//! A real etcd and kube-apiserver on loopback, for as long as the value lives; no kubelet, and controllers only where they
+//! are asked for. For tests that ask what the API server accepts, says and stores, and for benchmarks.
 
 use std::{
     fs,
@@ -119,6 +119,27 @@ impl ApiServer {
             );
             std::thread::sleep(Duration::from_millis(200));
         }
+    }
+
+    /// As [`Self::start`], with the controllers of Kubernetes, which may make so many requests a second (20, unless an
+    /// administrator says otherwise): they make Pods of Deployments and collect what has lost its owner.
+    pub fn with_controllers(requests_a_second: u32) -> Self {
+        let mut server = Self::start();
+        let log = fs::File::create(server.folder.path().join("controllers.log")).expect("a writable folder");
+        let controllers = Command::new(program("kube-controller-manager"))
+            .arg(format!("--kubeconfig={}", server.kubeconfig.display()))
+            .arg(format!("--kube-api-qps={requests_a_second}"))
+            .arg(format!("--kube-api-burst={}", requests_a_second + requests_a_second / 2))
+            .args(["--leader-elect=false", "--bind-address=127.0.0.1"])
+            .arg(format!("--secure-port={}", free_port()))
+            .arg(format!("--cert-dir={}", server.folder.path().join("controllers").display()))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a file"))
+            .stderr(log)
+            .spawn()
+            .expect("the controllers start");
+        server.processes.insert(0, controllers);
+        server
     }
 
     /// kubectl against it, with text on standard input.
