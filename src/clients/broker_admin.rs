@@ -60,6 +60,14 @@ pub struct Permissions {
     pub topic: Option<(String, String)>,
 }
 
+/// How a vhost is.
+#[derive(Deserialize)]
+struct Vhost {
+    /// `running`, `stopped` or `nodedown`, by node.
+    #[serde(default)]
+    cluster_state: BTreeMap<String, String>,
+}
+
 /// A queue.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Queue {
@@ -121,11 +129,20 @@ impl BrokerAdmin {
         })
     }
 
-    /// Makes the vhost when it is missing, with all permissions for ourselves.
+    /// Makes the vhost when it is missing, with all permissions for ourselves, and starts it where it is down.
+    ///
+    /// Trap: when the one who asks for a vhost goes before the answer (a SIGKILL), the broker breaks off in the middle, and
+    /// the vhost is there and down for ever: "access to vhost refused".
     pub async fn ensure_vhost(&self) -> Result<(), Error> {
         let path = format!("vhosts/{}", self.vhost);
-        if self.get::<Value>("look at the vhost", &path).await?.is_none() {
-            self.put("create the vhost", &path, &json!({})).await?;
+        match self.get::<Vhost>("look at the vhost", &path).await? {
+            None => self.put("create the vhost", &path, &json!({})).await?,
+            Some(vhost) => {
+                for (node, _) in vhost.cluster_state.iter().filter(|(_, state)| *state == "stopped") {
+                    let path = format!("{path}/start/{}", encode(node));
+                    self.send(Method::POST, "start the vhost", &path, Some(&json!({}))).await?;
+                }
+            }
         }
         let all = json!({"configure": ".*", "write": ".*", "read": ".*"});
         self.put("permit ourselves", &format!("permissions/{}/{}", self.vhost, encode(&self.user)), &all).await
@@ -268,6 +285,20 @@ mod tests {
             paths,
             ["/api/users/dsn-cams", "/api/topic-permissions/%2F/dsn-cams", "/api/permissions/%2F/dsn-cams"]
         );
+    }
+
+    #[tokio::test]
+    async fn a_vhost_whose_creation_was_broken_off_is_started() {
+        let server = MockServer::start().await;
+        let state = json!({"name": "/", "cluster_state": {"rabbit@one": "running", "rabbit@two": "stopped"}});
+        let vhost = Mock::given(method("GET")).and(path("/api/vhosts/%2F"));
+        vhost.respond_with(ResponseTemplate::new(200).set_body_json(state)).mount(&server).await;
+        let start = Mock::given(method("POST")).and(path("/api/vhosts/%2F/start/rabbit%40two"));
+        start.respond_with(ResponseTemplate::new(204)).expect(1).mount(&server).await;
+        Mock::given(method("PUT")).respond_with(ResponseTemplate::new(204)).mount(&server).await;
+        admin(&server).ensure_vhost().await.expect("started");
+        let started = server.received_requests().await.expect("recorded");
+        assert_eq!(started.iter().filter(|request| request.method == "POST").count(), 1);
     }
 
     #[tokio::test]
