@@ -85,7 +85,8 @@ pub fn pipeline(
             plan,
             observed,
             applied.is_ok_and(|applied| applied.agent_secret_stale),
-            find(&previous.conditions, control_plane::KIND),
+            // Trap: said of an older spec, it would hold before the instances are told of the new one.
+            find(&previous.conditions, control_plane::KIND).filter(|said| said.observed_generation == generation),
         ),
     ]);
     verdicts.extend(drained::condition(plan, &judged, observed));
@@ -260,6 +261,10 @@ mod tests {
             let after = pipeline(&fixture.0, &seen, Some(&plan), Ok(&Applied::default()));
             assert_eq!(after, before, "{second}: nothing is written");
         }
+        let mut edited = fixture.0.clone();
+        edited.metadata.generation = Some(2);
+        let after = pipeline(&edited, &seen, Some(&plan), Ok(&Applied::default()));
+        assert_eq!(said(&after, "ControlPlane").as_deref(), Some("Pending"), "nobody has been told");
         // By then the recorder would have spoken.
         seen.now = at(1182);
         let after = pipeline(&fixture.0, &seen, Some(&plan), Ok(&Applied::default()));
