@@ -22,7 +22,7 @@ use self::{
     proxy::{Fault, Moment},
 };
 
-/// One node, one camera, one pipeline: everything the operator makes, once.
+/// One node, one camera, one pipeline with a ladder: everything the operator makes, once.
 const DECLARED: &str = "apiVersion: dsn.network/v1alpha1
 kind: StorageNode
 metadata: {name: disk}
@@ -39,13 +39,17 @@ metadata: {name: hq}
 spec:
   cameras: {names: [gate]}
   storage: {replicas: 1}
+  transcode:
+    sidecar:
+      renditions: [{name: low, height: 240, videoBitrateKbps: 300}]
 ";
 
 /// What people do, one after the other.
 const STEPS: [fn(&Lab); 3] = [
     |lab| drop(lab.kubectl(&["apply", "-f", "-"], DECLARED)),
     |lab| {
-        let edit = r#"{"spec":{"capture":{"segmentSeconds":6}}}"#;
+        // Another assignment, and no ladder any more: its queue and its container go.
+        let edit = r#"{"spec":{"capture":{"segmentSeconds":6},"transcode":null}}"#;
         lab.kubectl(&["patch", "pipeline", "hq", "--type=merge", "-p", edit], "");
     },
     |lab| drop(lab.kubectl(&["delete", "pipeline/hq", "camera/gate", "storagenode/disk", "--wait=false"], "")),
@@ -83,6 +87,10 @@ fn reference(site: &Site) -> Fresh {
     }
     assert!(one.states[0].keys().filter(|name| name.contains("Deployment")).count() == 1, "{:?}", one.states[0]);
     assert!(one.states[0].keys().any(|name| name.starts_with("queues ") && name.contains("dsn.ctl.")));
+    let ladder = |state: &State| {
+        state.iter().any(|(name, object)| name.contains("Deployment") && object.to_string().contains("\"transcoder\""))
+    };
+    assert!(ladder(&one.states[0]) && !ladder(&one.states[1]), "{:?}", one.states[1]);
     assert!(!one.states[2].keys().any(|name| name.contains("dsn.ctl.")), "{:?}", one.states[2]);
     one
 }
