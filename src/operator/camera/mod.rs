@@ -25,12 +25,12 @@ pub async fn reconcile(camera: Arc<Camera>, ctx: Arc<Context>) -> Result<Action,
         return Ok(Action::await_change());
     }
     ctx.desk.want_camera(config(&camera), revision(&camera));
-    let observed = observe::camera(&camera, &ctx).await?;
-    // Who records a new one is hardly known yet.
+    // Who records a new one is hardly known yet: neither is its Secret read nor its status written until then.
     let uid = camera.uid().unwrap_or_default();
     if let Some(left) = ctx.settling.wait(&uid, camera.status.is_none(), Instant::now()) {
         return Ok(Action::requeue(left));
     }
+    let observed = observe::camera(&camera, &ctx).await?;
     apply::status(&ctx, Manager::Camera, &*camera, status::camera(&camera, &observed)).await?;
     Ok(observed.again.map_or_else(Action::await_change, Action::requeue))
 }
