@@ -20,19 +20,18 @@ mod storage;
 mod tools;
 
 use std::{
-    collections::BTreeMap,
     fs,
     process::{Child, Command, Stdio},
     time::Duration,
 };
 
-use agent_container::{Agent, mount_config, pod_of};
+use agent_container::{Agent, mount_config, operators_end, pod_of};
 use camera::{Camera, Clip, free_port};
 use capture_pod::CapturePod;
 use dsn::{
-    clients::broker::{self as amqp, Broker, Publish},
+    clients::broker::{self as amqp, Publish},
     domain::{
-        control::{CONTROL_EXCHANGE, Command as Op, EVENTS_EXCHANGE, Envelope, Stored, instance_key, instance_queue},
+        control::{CONTROL_EXCHANGE, Command as Op, Envelope, Stored, instance_key},
         segment::Segment,
     },
 };
@@ -144,16 +143,8 @@ impl Drop for Alone {
 
 /// The other end of the broker: takes the announcements, and says once a minute that all is stored.
 async fn listen(rabbit: &RabbitMq, pod: &CapturePod) -> Ear {
-    let broker = Broker::connect(&rabbit.url(), "bench").await.expect("connects");
     let uid = pod.assignment.instance;
-    for exchange in [CONTROL_EXCHANGE, EVENTS_EXCHANGE] {
-        broker.declare_exchange(exchange).await.expect("declared");
-    }
-    let none = BTreeMap::new();
-    let keys = [format!("inst.{uid}.#"), "all.#".to_owned()];
-    broker.declare_queue(&instance_queue(uid), &none, CONTROL_EXCHANGE, &keys).await.expect("declared");
-    broker.declare_queue("bench.ear", &none, EVENTS_EXCHANGE, &["evt.#".to_owned()]).await.expect("declared");
-    let mut deliveries = broker.consume("bench.ear", 50).await.expect("consumes");
+    let (broker, mut deliveries) = operators_end(rabbit, &[uid]).await;
     Ear(tokio::spawn(async move {
         loop {
             let delivery = amqp::next(&mut deliveries).await.expect("the queue stays");

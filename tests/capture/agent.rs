@@ -12,8 +12,8 @@ use dsn::{
     domain::{
         cid,
         control::{
-            Activity, CONTROL_EXCHANGE, Command as Op, EVENTS_EXCHANGE, Envelope, InstanceReport, Phase, Readd, Stored,
-            Wanted, instance_key, instance_queue,
+            Activity, CONTROL_EXCHANGE, Command as Op, Envelope, InstanceReport, Phase, Readd, Stored, Wanted,
+            instance_key,
         },
         segment::{Gap, GapReason, Segment, SegmentKey},
     },
@@ -23,7 +23,7 @@ use jiff::Timestamp;
 use rustix::process::Signal;
 
 use crate::{
-    agent_container::{Agent, LIVE_TOKEN, START, log, mount_config, pod_of},
+    agent_container::{Agent, LIVE_TOKEN, START, log, mount_config, operators_end, pod_of},
     broker::{Cable, RabbitMq},
     camera::{Camera, Clip, free_port},
     capture_pod::{CapturePod, signal},
@@ -280,16 +280,8 @@ struct Heard {
 
 impl Operator {
     async fn start(rabbit: &RabbitMq, pod: &CapturePod) -> Self {
-        let broker = Broker::connect(&rabbit.url(), "test").await.expect("connects");
         let uid = pod.assignment.instance;
-        for exchange in [CONTROL_EXCHANGE, EVENTS_EXCHANGE] {
-            broker.declare_exchange(exchange).await.expect("declared");
-        }
-        let none = BTreeMap::new();
-        let keys = [format!("inst.{uid}.#"), "all.#".to_owned()];
-        broker.declare_queue(&instance_queue(uid), &none, CONTROL_EXCHANGE, &keys).await.expect("declared");
-        broker.declare_queue("test.ear", &none, EVENTS_EXCHANGE, &["evt.#".to_owned()]).await.expect("declared");
-        let deliveries = broker.consume("test.ear", 50).await.expect("consumes").boxed();
+        let (broker, deliveries) = operators_end(rabbit, &[uid]).await;
         Self { broker, deliveries, uid, heard: Heard::default() }
     }
 

@@ -3,19 +3,29 @@
 #![allow(dead_code, reason = "tests and benchmarks use their part each")]
 
 use std::{
+    collections::BTreeMap,
     fs,
     os::unix::process::CommandExt,
     process::{Child, Command, Stdio},
     time::Duration,
 };
 
-use dsn::domain::{id::SessionId, live::LiveWindow};
+use dsn::{
+    clients::broker::{self, Broker, Delivery},
+    domain::{
+        control::{CONTROL_EXCHANGE, EVENTS_EXCHANGE, instance_queue},
+        id::{InstanceUid, SessionId},
+        live::LiveWindow,
+    },
+};
+use futures::{StreamExt, stream::BoxStream};
 use rustix::process::Signal;
 
 use crate::{
     camera::{Camera, free_port},
     capture_pod::{CapturePod, signal},
     storage::UPLOAD_TOKEN,
+    tools::broker::RabbitMq,
 };
 
 /// What its live endpoints ask for.
@@ -133,4 +143,23 @@ pub fn pod_of(camera: &Camera, storage_port: u16) -> CapturePod {
     fs::remove_file(pod.path("assignment/assignment.json")).expect("removed");
     mount_config(&mut pod, |assignment| assignment.storage_url = format!("http://127.0.0.1:{storage_port}"));
     pod
+}
+
+/// The operator's end of the broker: the exchanges, a queue for each instance, and what all of them say.
+pub async fn operators_end(
+    rabbit: &RabbitMq,
+    instances: &[InstanceUid],
+) -> (Broker, BoxStream<'static, Result<Delivery, broker::Error>>) {
+    let broker = Broker::connect(&rabbit.url(), "test").await.expect("connects");
+    for exchange in [CONTROL_EXCHANGE, EVENTS_EXCHANGE] {
+        broker.declare_exchange(exchange).await.expect("declared");
+    }
+    let none = BTreeMap::new();
+    for uid in instances {
+        let keys = [format!("inst.{uid}.#"), "all.#".to_owned()];
+        broker.declare_queue(&instance_queue(*uid), &none, CONTROL_EXCHANGE, &keys).await.expect("declared");
+    }
+    broker.declare_queue("test.ear", &none, EVENTS_EXCHANGE, &["evt.#".to_owned()]).await.expect("declared");
+    let heard = broker.consume("test.ear", 50).await.expect("consumes").boxed();
+    (broker, heard)
 }

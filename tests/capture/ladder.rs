@@ -8,13 +8,10 @@ use std::{
 };
 
 use dsn::{
-    clients::broker::{Broker, Publish},
+    clients::broker::Publish,
     domain::{
         container::Container,
-        control::{
-            Activity, CONTROL_EXCHANGE, Command as Op, EVENTS_EXCHANGE, Envelope, InstanceReport, Phase, Stored,
-            instance_key, instance_queue,
-        },
+        control::{Activity, CONTROL_EXCHANGE, Command as Op, Envelope, InstanceReport, Phase, Stored, instance_key},
         id::{InstanceUid, Role},
         ladder::{LadderAssignment, Rendition},
         segment::{SOURCE, Segment, SegmentKey},
@@ -25,7 +22,7 @@ use futures::StreamExt;
 use jiff::Timestamp;
 
 use crate::{
-    agent_container::{Agent, START, log, pod_of},
+    agent_container::{Agent, START, log, operators_end, pod_of},
     broker::RabbitMq,
     camera::{Camera, Clip, free_port},
     capture_pod::CapturePod,
@@ -137,17 +134,8 @@ async fn k2_renditions_take_the_way_of_the_source_and_never_hold_it_up() {
     let first = told(&pod, 1, 300);
     mount_ladder(&pod, &first);
 
-    let broker = Broker::connect(&rabbit.url(), "test").await.expect("connects");
-    for exchange in [CONTROL_EXCHANGE, EVENTS_EXCHANGE] {
-        broker.declare_exchange(exchange).await.expect("declared");
-    }
-    let (none, capture, transcoder) = (BTreeMap::new(), pod.assignment.instance, first.data.instance);
-    for uid in [capture, transcoder] {
-        let keys = [format!("inst.{uid}.#"), "all.#".to_owned()];
-        broker.declare_queue(&instance_queue(uid), &none, CONTROL_EXCHANGE, &keys).await.expect("declared");
-    }
-    broker.declare_queue("test.ear", &none, EVENTS_EXCHANGE, &["evt.#".to_owned()]).await.expect("declared");
-    let mut heard: Deliveries = broker.consume("test.ear", 50).await.expect("consumes").boxed();
+    let (capture, transcoder) = (pod.assignment.instance, first.data.instance);
+    let (broker, mut heard) = operators_end(&rabbit, &[capture, transcoder]).await;
     let mut ear = Ear::default();
 
     pod.start_runner();
