@@ -23,7 +23,7 @@ e2e: ## Only the end-to-end tests (cluster `test`, or DSN_E2E_KUBECONFIG)
 	@hack/test program tools cluster e2e
 
 .PHONY: bench
-bench: ## Measure against floors and peers, half an hour (ONLY=converge; WRITE=1 into docs/benchmarks.md)
+bench: ## Measure against floors and peers, an hour or more (ONLY=converge; WRITE=1 into docs/benchmarks.md)
 	@hack/bench $(ONLY)
 
 .PHONY: build ui lint fmt crds install-yaml deny
