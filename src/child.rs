@@ -12,7 +12,9 @@ use tokio::{
 };
 
 /// After the first TERM ffmpeg finishes its segment; one that is blocked in a read does not hear it.
-const FIRST_TERM: Duration = Duration::from_secs(2);
+pub const READING: Duration = Duration::from_secs(2);
+/// The same for one of which that is known: only so long that the two signals do not become one.
+pub const BLOCKED: Duration = Duration::from_millis(100);
 /// After the second TERM a blocked read is interrupted.
 const SECOND_TERM: Duration = Duration::from_secs(3);
 
@@ -44,12 +46,12 @@ fn dies_with_us(command: &mut Command) {
     }
 }
 
-/// Stops it for certain: TERM, 2 s, TERM, 3 s, KILL; always reaps.
-pub async fn stop(child: &mut Child) -> io::Result<ExitStatus> {
+/// Stops it for certain: TERM, [`READING`] or [`BLOCKED`], TERM, 3 s, KILL; always reaps.
+pub async fn stop(child: &mut Child, first_term: Duration) -> io::Result<ExitStatus> {
     signal(child, Signal::TERM);
     // A stopped process (SIGSTOP) must wake up to hear the TERM.
     signal(child, Signal::CONT);
-    if let Ok(status) = timeout(FIRST_TERM, child.wait()).await {
+    if let Ok(status) = timeout(first_term, child.wait()).await {
         return status;
     }
     signal(child, Signal::TERM);
@@ -144,7 +146,7 @@ mod tests {
                 .expect("starts");
         tokio::time::sleep(Duration::from_millis(100)).await;
         let begun = std::time::Instant::now();
-        let status = stop(&mut child).await.expect("reaped");
+        let status = stop(&mut child, READING).await.expect("reaped");
         assert!(!status.success());
         assert!(begun.elapsed() < Duration::from_secs(7), "{:?}", begun.elapsed());
     }

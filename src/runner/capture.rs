@@ -127,22 +127,25 @@ impl<'a> Capture<'a> {
         let first = order.container.telling_file();
         watching.unchecked = remembered.then(|| (order.container, session.rendition().join(first)));
         let stop = watching.until_stop(order, told, self.reporter, &mut child, shutdown).await;
+        if let Stop::Failed(cause) = &stop {
+            // At once: an ffmpeg that is blocked in a read ends seconds later.
+            self.fail(cause.problem(&order.declared()));
+        }
         // Whatever the reason, the process is reaped and its last segment finished before anything else starts.
-        if let Err(error) = child::stop(&mut child).await {
+        let first_term = if matches!(stop, Stop::Failed(Cause::Hung)) { child::BLOCKED } else { child::READING };
+        if let Err(error) = child::stop(&mut child, first_term).await {
             tracing::warn!("failed to stop ffmpeg: {error}");
         }
         let captured = watching.media_us.is_some();
         let (ended, reason, detail) = match stop {
             Stop::Told(reason, detail) => (Ended::Told, reason, detail),
             Stop::Failed(cause) => {
-                let problem = cause.problem(&order.declared());
-                let (reason, detail) = (cause.gap(), problem.message.clone());
-                self.fail(problem);
                 if !captured {
                     // Perhaps it sends something else than it used to: ask again.
                     self.known = None;
                 }
-                (Ended::Failed { refused_login: cause.is_refused_login(), captured }, reason, detail)
+                let detail = cause.problem(&order.declared()).message;
+                (Ended::Failed { refused_login: cause.is_refused_login(), captured }, cause.gap(), detail)
             }
             Stop::Changed => {
                 self.known = None;

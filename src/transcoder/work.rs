@@ -134,7 +134,7 @@ async fn run(args: &Args, job: &Job) -> Result<(), Failed> {
             Err(Failed::Ffmpeg(words))
         }
         Err(_) => {
-            child::stop(&mut child).await?;
+            child::stop(&mut child, child::READING).await?;
             Err(Failed::TooSlow)
         }
     }
