@@ -1,6 +1,6 @@
 //! Live and replay in an independent player (rows V1, V7): what was captured is what is seen.
 
-use std::process::Command;
+use std::{process::Command, time::Duration};
 
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -56,6 +56,11 @@ fn v1_live_plays() {
     assert!(seen.frames.len() >= 200, "{} frames in 10 s", seen.frames.len());
     assert!(breaks(&seen.frames, CLIP_25_FPS).is_empty(), "{:?}", breaks(&seen.frames, CLIP_25_FPS));
 }
+
+/// Until the first of a camera's RTCP sender reports, one in ten seconds, ffmpeg lets the sound begin with the picture. Then
+/// it knows better, and the times move by what they were apart: some hundredths of a second on a busy machine, once in a
+/// session. Where it matters, a recording is looked at from here on.
+pub const SETTLED: Duration = Duration::from_secs(20);
 
 /// What a browser showed of the page.
 #[derive(Deserialize)]
@@ -137,6 +142,7 @@ fn v4_the_page_plays_live_in_a_browser() {
 #[test]
 fn v5_the_page_plays_a_replay_in_a_browser() {
     let (start, end) = recording();
+    let start = start + SETTLED;
     let shown = watch(&format!("#/{USER}/h264/range/{start}/{end}"), 15);
     for moment in [shown.moments[0], *shown.moments.last().expect("pictures")] {
         // The page counts whole milliseconds.
