@@ -15,9 +15,9 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Resource, ResourceExt,
-    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
+    api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions},
     core::{NamespaceResourceScope, object::HasStatus},
-    runtime::reflector::{ObjectRef, Store},
+    runtime::reflector::Store,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -25,9 +25,10 @@ use sha2::{Digest, Sha256};
 
 use super::{
     containment,
-    context::{Context, Stores},
+    context::{self, Context, Stores},
     error::{Error, Verb},
     events, labels,
+    watch::Packed,
 };
 use crate::api::{CameraStatus, PipelineStatus, StorageNodeStatus};
 
@@ -77,13 +78,13 @@ pub trait Child:
     + 'static
 {
     /// The watched objects of the kind.
-    fn store(stores: &Stores) -> &Store<Self>;
+    fn store(stores: &Stores) -> &Store<Packed<Self>>;
 }
 
 macro_rules! child {
     ($($kind:ty => $store:ident),* $(,)?) => {$(
         impl Child for $kind {
-            fn store(stores: &Stores) -> &Store<Self> {
+            fn store(stores: &Stores) -> &Store<Packed<Self>> {
                 &stores.$store
             }
         }
@@ -180,8 +181,8 @@ pub async fn child<K: Child>(ctx: &Context, manager: Manager, desired: K) -> Res
         Ok(Outcome::Written)
     };
     let said = |verb, error| Error::api(verb, kind.clone(), &name, error);
-    let actual = if let Some(cached) = K::store(&ctx.stores).get(&ObjectRef::new(&name).within(&namespace)) {
-        (*cached).clone()
+    let actual = if let Some(cached) = context::get(K::store(&ctx.stores), &namespace, &name) {
+        cached.value()
     } else {
         let mut fresh = body.clone();
         fresh["metadata"]["resourceVersion"] = json!(CREATE_ONLY);
@@ -190,15 +191,15 @@ pub async fn child<K: Child>(ctx: &Context, manager: Manager, desired: K) -> Res
             outcome => return outcome.map_err(|error| said(Verb::Apply, error)),
         }
         ctx.metrics.api_request(Verb::Get, &kind);
-        api.get(&name).await.map_err(|error| said(Verb::Get, error))?
+        serde_json::to_value(api.get(&name).await.map_err(|error| said(Verb::Get, error))?)?
     };
-    match decide(&body, &serde_json::to_value(&actual)?) {
+    match decide(&body, &actual) {
         Decision::Skip => Ok(Outcome::Unchanged),
         Decision::Foreign(owner) => Err(Error::Foreign { kind: kind.into(), name, owner }),
         Decision::Write => {
             let mut body = body;
             // With the uid the write can't hit an object that was recreated by somebody else meanwhile.
-            body["metadata"]["uid"] = json!(actual.uid());
+            body["metadata"]["uid"] = actual["metadata"]["uid"].clone();
             apply(&body).await.map_err(|error| said(Verb::Apply, error))
         }
     }
@@ -242,7 +243,7 @@ pub async fn secret_once_with(
 }
 
 /// Deletes an object, and only the very one that was seen.
-pub async fn delete<K: Child>(ctx: &Context, object: &K) -> Result<(), Error> {
+async fn delete<K: Child>(ctx: &Context, object: &Packed<K>) -> Result<(), Error> {
     let (kind, name, namespace) = (K::kind(&()), object.name_any(), object.namespace().unwrap_or_default());
     if object.meta().deletion_timestamp.is_some() {
         return Ok(());
@@ -262,11 +263,14 @@ pub async fn delete<K: Child>(ctx: &Context, object: &K) -> Result<(), Error> {
 }
 
 /// Deletes the watched objects of a namespace that `stale` names; how many that were.
-pub async fn prune<K: Child>(ctx: &Context, namespace: &str, stale: impl Fn(&K) -> bool) -> Result<usize, Error> {
-    let candidates =
-        K::store(&ctx.stores).state_filter(|object| object.namespace().as_deref() == Some(namespace) && stale(object));
+pub async fn prune<K: Child>(
+    ctx: &Context,
+    namespace: &str,
+    stale: impl Fn(&ObjectMeta) -> bool,
+) -> Result<usize, Error> {
+    let candidates = context::select(K::store(&ctx.stores), namespace, |object| stale(object.meta()));
     for object in &candidates {
-        delete(ctx, &**object).await?;
+        delete(ctx, object).await?;
     }
     Ok(candidates.len())
 }

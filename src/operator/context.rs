@@ -18,10 +18,11 @@ use kube::{
     Client, Resource,
     runtime::reflector::{ObjectRef, Store},
 };
+use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
     backoff::Backoffs, broker::Desk, camera::credentials::Credentials, events::Events, metrics::Metrics,
-    settling::Settling,
+    settling::Settling, watch::Packed,
 };
 use crate::{
     api::{Camera, Pipeline, StorageNode},
@@ -113,19 +114,19 @@ pub struct Stores {
     /// `StorageNodes`.
     pub storage_nodes: Store<StorageNode>,
     /// Our Deployments.
-    pub deployments: Store<Deployment>,
+    pub deployments: Store<Packed<Deployment>>,
     /// Our `StatefulSets`.
-    pub stateful_sets: Store<StatefulSet>,
+    pub stateful_sets: Store<Packed<StatefulSet>>,
     /// Our `ConfigMaps`.
-    pub config_maps: Store<ConfigMap>,
+    pub config_maps: Store<Packed<ConfigMap>>,
     /// Our Services.
-    pub services: Store<Service>,
+    pub services: Store<Packed<Service>>,
     /// Our disruption budgets.
-    pub disruption_budgets: Store<PodDisruptionBudget>,
+    pub disruption_budgets: Store<Packed<PodDisruptionBudget>>,
     /// Our volume claims.
-    pub volume_claims: Store<PersistentVolumeClaim>,
+    pub volume_claims: Store<Packed<PersistentVolumeClaim>>,
     /// Pods of ours.
-    pub pods: Store<Pod>,
+    pub pods: Store<Packed<Pod>>,
 }
 
 /// The objects of a namespace that `keep` takes, in the order of their names. Only those are sorted: a namespace may hold a
@@ -137,6 +138,14 @@ where
     let mut found = store.state_filter(|object| object.meta().namespace.as_deref() == Some(namespace) && keep(object));
     found.sort_by(|a, b| a.meta().name.cmp(&b.meta().name));
     found
+}
+
+/// [`select`] among children, for a look at more than their metadata.
+pub fn unpacked<K>(store: &Store<Packed<K>>, namespace: &str, keep: impl Fn(&Packed<K>) -> bool) -> Vec<Arc<K>>
+where
+    K: Resource<DynamicType = ()> + Clone + Serialize + DeserializeOwned + 'static,
+{
+    select(store, namespace, keep).into_iter().map(|child| child.unpack()).collect()
 }
 
 /// The objects of a namespace, in the order of their names.

@@ -32,6 +32,9 @@ use super::{
 use crate::api::{Camera, Pipeline, StorageNode};
 
 mod feed;
+mod packed;
+
+pub use self::packed::Packed;
 
 /// Objects of one answer to a list: it is held whole while it is read, and memory once taken is hardly given back.
 const PAGE: u32 = 50;
@@ -151,13 +154,13 @@ pub struct Writers {
     cameras: Writer<Camera>,
     pipelines: Writer<Pipeline>,
     storage_nodes: Writer<StorageNode>,
-    deployments: Writer<Deployment>,
-    stateful_sets: Writer<StatefulSet>,
-    config_maps: Writer<ConfigMap>,
-    services: Writer<Service>,
-    disruption_budgets: Writer<PodDisruptionBudget>,
-    volume_claims: Writer<PersistentVolumeClaim>,
-    pods: Writer<Pod>,
+    deployments: Writer<Packed<Deployment>>,
+    stateful_sets: Writer<Packed<StatefulSet>>,
+    config_maps: Writer<Packed<ConfigMap>>,
+    services: Writer<Packed<Service>>,
+    disruption_budgets: Writer<Packed<PodDisruptionBudget>>,
+    volume_claims: Writer<Packed<PersistentVolumeClaim>>,
+    pods: Writer<Packed<Pod>>,
 }
 
 /// Empty stores and their writers.
@@ -300,30 +303,13 @@ pub fn start(
             },
         ));
     }
-    children(&mut tasks, api::<Deployment>(client, namespace), &ours, writers.deployments, whole, stores, triggers);
-    children(&mut tasks, api::<StatefulSet>(client, namespace), &ours, writers.stateful_sets, whole, stores, triggers);
-    children(&mut tasks, api::<ConfigMap>(client, namespace), &ours, writers.config_maps, whole, stores, triggers);
-    children(&mut tasks, api::<Service>(client, namespace), &ours, writers.services, whole, stores, triggers);
-    children(
-        &mut tasks,
-        api::<PodDisruptionBudget>(client, namespace),
-        &ours,
-        writers.disruption_budgets,
-        whole,
-        stores,
-        triggers,
-    );
-    children(
-        &mut tasks,
-        api::<PersistentVolumeClaim>(client, namespace),
-        &ours,
-        writers.volume_claims,
-        whole,
-        stores,
-        triggers,
-    );
-    // Of a Pod its labels and its status are looked at; the rest is most of it.
-    children(&mut tasks, api::<Pod>(client, namespace), &ours, writers.pods, |pod| pod.spec = None, stores, triggers);
+    children(&mut tasks, api(client, namespace), &ours, writers.deployments, Packed::of, stores, triggers);
+    children(&mut tasks, api(client, namespace), &ours, writers.stateful_sets, Packed::of, stores, triggers);
+    children(&mut tasks, api(client, namespace), &ours, writers.config_maps, Packed::of, stores, triggers);
+    children(&mut tasks, api(client, namespace), &ours, writers.services, Packed::of, stores, triggers);
+    children(&mut tasks, api(client, namespace), &ours, writers.disruption_budgets, Packed::of, stores, triggers);
+    children(&mut tasks, api(client, namespace), &ours, writers.volume_claims, Packed::of, stores, triggers);
+    children(&mut tasks, api(client, namespace), &ours, writers.pods, without_spec, stores, triggers);
     tasks
 }
 
@@ -337,22 +323,30 @@ where
     }
 }
 
-/// All of an object is remembered.
-fn whole<K>(_: &mut K) {}
+/// All of an object is remembered as it is.
+fn whole<K>(object: K) -> K {
+    object
+}
+
+/// Of a Pod its labels and its status are looked at; the rest is most of it.
+fn without_spec(mut pod: Pod) -> Packed<Pod> {
+    pod.spec = None;
+    Packed::of(pod)
+}
 
 fn children<K>(
     tasks: &mut JoinSet<()>,
     api: Api<K>,
     config: &watcher::Config,
-    writer: Writer<K>,
-    spare: fn(&mut K),
+    writer: Writer<Packed<K>>,
+    kept: fn(K) -> Packed<K>,
     stores: &Stores,
     triggers: &Triggers,
 ) where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
     let (stores, triggers) = (stores.clone(), triggers.clone());
-    tasks.spawn(watch(api, config.clone(), writer, spare, move |seen: Seen<K>| {
+    tasks.spawn(watch(api, config.clone(), writer, kept, move |seen: Seen<Packed<K>>| {
         let (stores, triggers) = (stores.clone(), triggers.clone());
         async move {
             match seen {

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 use kube::ResourceExt;
 
 use crate::{
@@ -12,6 +12,7 @@ use crate::{
         control::Problem,
         diagnosis::SECRET_MISSING,
         id::{InstanceUid, Role},
+        name,
     },
     operator::{
         broker::{
@@ -19,7 +20,7 @@ use crate::{
             fleet::{Link, View},
         },
         claims,
-        context::{Context, select},
+        context::{Context, get, select, unpacked},
         error::Error,
         labels,
     },
@@ -32,6 +33,8 @@ pub struct Observed {
     pub claimant: Option<Arc<Pipeline>>,
     /// What its instance says.
     pub view: View,
+    /// Deployment of its instance.
+    pub deployment: Option<Arc<Deployment>>,
     /// Pods of its instance.
     pub pods: Vec<Arc<Pod>>,
     /// What is wrong with its Secret.
@@ -58,7 +61,11 @@ pub async fn camera(camera: &Camera, ctx: &Context) -> Result<Observed, Error> {
     let view = instance.map_or(View::Awaiting, |instance| ctx.desk.view(instance, now).view);
     let pods = instance.map_or_else(Vec::new, |instance| {
         let label = instance.to_string();
-        select(&ctx.stores.pods, &namespace, |pod| pod.labels().get(labels::INSTANCE) == Some(&label))
+        unpacked(&ctx.stores.pods, &namespace, |pod| pod.labels().get(labels::INSTANCE) == Some(&label))
+    });
+    let deployment = instance.zip(claimant.as_ref()).and_then(|(instance, pipeline)| {
+        let name = name::instance(&pipeline.name_any(), &camera.name_any(), &instance.to_string());
+        get(&ctx.stores.deployments, &namespace, &name)
     });
     let doubted = matches!(&view, View::Fresh(report)
         if report.problem.as_ref().is_some_and(|problem| problem.reason == SECRET_MISSING));
@@ -70,5 +77,15 @@ pub async fn camera(camera: &Camera, ctx: &Context) -> Result<Observed, Error> {
         None => (None, None),
     };
     let (link, trouble) = ctx.desk.link();
-    Ok(Observed { claimant, view, pods, secret, again, link, trouble, now })
+    Ok(Observed {
+        claimant,
+        view,
+        deployment: deployment.map(|deployment| deployment.unpack()),
+        pods,
+        secret,
+        again,
+        link,
+        trouble,
+        now,
+    })
 }

@@ -11,9 +11,9 @@ use std::{
 use jiff::SignedDuration;
 use k8s_openapi::api::{
     apps::v1::Deployment,
-    core::v1::{ConfigMap, PersistentVolumeClaim},
+    core::v1::{ConfigMap, PersistentVolumeClaim, Pod},
 };
-use kube::{ResourceExt, runtime::controller::Action};
+use kube::{ResourceExt, api::ObjectMeta, runtime::controller::Action};
 
 use self::{
     observe::Observed,
@@ -147,24 +147,18 @@ async fn remove_instance(
     observed: &Observed,
     uid: crate::domain::id::InstanceUid,
 ) -> Result<(), Error> {
-    let ours = |object: &dyn Fn() -> (bool, Option<_>)| {
-        let (child, instance) = object();
-        child && instance == Some(uid)
+    let namespace = &plan.pipeline.namespace;
+    let stale = |child: &ObjectMeta| {
+        observe::is_child_of(child, &plan.pipeline.uid) && observe::instance_of(child) == Some(uid)
     };
-    let (namespace, owner) = (&plan.pipeline.namespace, &plan.pipeline.uid);
-    let deployment =
-        |object: &Deployment| ours(&|| (observe::is_child_of(object, owner), observe::instance_of(object)));
-    let claim =
-        |object: &PersistentVolumeClaim| ours(&|| (observe::is_child_of(object, owner), observe::instance_of(object)));
-    let config_map = |object: &ConfigMap| ours(&|| (observe::is_child_of(object, owner), observe::instance_of(object)));
-    apply::prune(ctx, namespace, deployment).await?;
-    apply::prune(ctx, namespace, claim).await?;
+    apply::prune::<Deployment>(ctx, namespace, stale).await?;
+    apply::prune::<PersistentVolumeClaim>(ctx, namespace, stale).await?;
     // The camera left the Pipeline: that is no deletion of footage, which stays until its retention ends.
     ctx.desk.forget_instance(uid, false);
     if let Some(ladder) = observed.held.get(&uid).and_then(|held| held.ladder.as_ref()) {
         ctx.desk.forget_instance(ladder.envelope.data.instance, false);
     }
-    apply::prune(ctx, namespace, config_map).await?;
+    apply::prune::<ConfigMap>(ctx, namespace, stale).await?;
     debug_assert!(observed.held.contains_key(&uid));
     Ok(())
 }
@@ -178,7 +172,9 @@ async fn agent_secret(ctx: &Context, plan: &Plan, observed: &Observed) -> Result
         let status = deployment.status.as_ref();
         status.and_then(|s| s.unavailable_replicas).is_some_and(|unavailable| unavailable > 0)
     });
-    let doubt = unavailable || ctx.known.contains(&stale);
+    let pending = |pod: &Arc<Pod>| pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Pending");
+    let waiting = observed.pods.values().flatten().any(pending);
+    let doubt = unavailable || waiting || ctx.known.contains(&stale);
     if ctx.known.contains(&known) && !(doubt && ctx.known.is_old(&known)) {
         return Ok(ctx.known.contains(&stale));
     }

@@ -10,13 +10,14 @@ use k8s_openapi::api::{
     apps::v1::Deployment,
     core::v1::{ConfigMap, PersistentVolumeClaim, Pod},
 };
-use kube::{Resource, ResourceExt, runtime::reflector::Store};
+use kube::{Resource, ResourceExt, api::ObjectMeta, runtime::reflector::Store};
 
 use super::revision::{self, Numbered};
 use crate::{
     api::{Camera, Pipeline, StorageNode},
     domain::id::{InstanceUid, Role},
     operator::{
+        apply::Child,
         broker::{
             InstanceView, Trouble,
             fleet::{Link, SeenSummary},
@@ -24,6 +25,7 @@ use crate::{
         claims,
         context::{Context, in_namespace, select},
         labels,
+        watch::Packed,
     },
 };
 
@@ -76,8 +78,8 @@ pub fn pipeline(pipeline: &Pipeline, ctx: &Context) -> Observed {
         select(&ctx.stores.pipelines, &namespace, |rival| cameras.iter().any(|camera| claims::selects(rival, camera)));
     let name = pipeline.name_any();
     for pod in select(&ctx.stores.pods, &namespace, |pod| pod.labels().get(labels::PIPELINE) == Some(&name)) {
-        if let Some(instance) = instance_of(&*pod) {
-            pods.entry(instance).or_default().push(pod);
+        if let Some(instance) = instance_of(pod.meta()) {
+            pods.entry(instance).or_default().push(pod.unpack());
         }
     }
     let views = cameras
@@ -108,21 +110,21 @@ pub fn pipeline(pipeline: &Pipeline, ctx: &Context) -> Observed {
 }
 
 /// The instance a child belongs to, by its label.
-pub fn instance_of(object: &impl ResourceExt) -> Option<InstanceUid> {
-    object.labels().get(labels::INSTANCE)?.parse().ok()
+pub fn instance_of(child: &ObjectMeta) -> Option<InstanceUid> {
+    child.labels.as_ref()?.get(labels::INSTANCE)?.parse().ok()
 }
 
-/// Is the object controlled by the Pipeline of this uid? Children of a former Pipeline of the same name are not.
-pub fn is_child_of(object: &impl ResourceExt, pipeline_uid: &str) -> bool {
-    object.owner_references().iter().any(|owner| owner.uid == pipeline_uid)
+/// Is the child one of the Pipeline of this uid? Children of a former Pipeline of the same name are not.
+pub fn is_child_of(child: &ObjectMeta, pipeline_uid: &str) -> bool {
+    child.owner_references.iter().flatten().any(|owner| owner.uid == pipeline_uid)
 }
 
-fn children<K>(store: &Store<K>, namespace: &str, pipeline_uid: &str) -> BTreeMap<InstanceUid, Arc<K>>
+fn children<K>(store: &Store<Packed<K>>, namespace: &str, pipeline_uid: &str) -> BTreeMap<InstanceUid, Arc<K>>
 where
-    K: Resource<DynamicType = ()> + Clone + 'static,
+    K: Child,
 {
-    select(store, namespace, |object| is_child_of(object, pipeline_uid))
+    select(store, namespace, |child| is_child_of(child.meta(), pipeline_uid))
         .into_iter()
-        .filter_map(|object| Some((instance_of(&*object)?, object)))
+        .filter_map(|child| Some((instance_of(child.meta())?, child.unpack())))
         .collect()
 }

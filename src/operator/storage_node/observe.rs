@@ -46,9 +46,11 @@ pub fn storage_node(node: &StorageNode, ctx: &Context) -> Observed {
         group: context::select(&ctx.stores.storage_nodes, &namespace, |other| {
             other.effective_group() == node.effective_group() && other.metadata.deletion_timestamp.is_none()
         }),
-        stateful_set: context::get(&ctx.stores.stateful_sets, &namespace, &name::storage_node(&name)),
-        claim: context::get(&ctx.stores.volume_claims, &namespace, &stateful_set::claim_name(&name)),
-        pods: context::select(&ctx.stores.pods, &namespace, |pod| {
+        stateful_set: context::get(&ctx.stores.stateful_sets, &namespace, &name::storage_node(&name))
+            .map(|set| set.unpack()),
+        claim: context::get(&ctx.stores.volume_claims, &namespace, &stateful_set::claim_name(&name))
+            .map(|claim| claim.unpack()),
+        pods: context::unpacked(&ctx.stores.pods, &namespace, |pod| {
             pod.labels().get(labels::STORAGE_NODE) == Some(&name)
         }),
     }

@@ -59,28 +59,34 @@ impl<K: ResourceExt> Seen<K> {
     }
 }
 
-/// Feeds a store from a watch for ever; `touched` is told what came, changed or went. `spare` takes out of each object what
-/// need not be remembered.
-pub async fn watch<K, F, Fut>(
+/// Feeds a store from a watch for ever; `touched` is told what came, changed or went. `kept` makes of each object what is
+/// remembered of it.
+pub async fn watch<K, S, F, Fut>(
     api: Api<K>,
     config: watcher::Config,
-    mut writer: Writer<K>,
-    spare: fn(&mut K),
+    mut writer: Writer<S>,
+    kept: fn(K) -> S,
     touched: F,
 ) where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
-    F: Fn(Seen<K>) -> Fut,
+    S: Resource<DynamicType = ()> + Clone + 'static,
+    F: Fn(Seen<S>) -> Fut,
     Fut: Future<Output = ()>,
 {
+    let kept = |mut object: K| {
+        // Half of an object's bytes, and nothing we read.
+        object.managed_fields_mut().clear();
+        kept(object)
+    };
     let store = writer.as_reader();
     let mut events = std::pin::pin!(watcher(api, config).default_backoff());
     while let Some(event) = events.next().await {
         let event = match event {
-            Ok(event) => event.modify(|object| {
-                // Half of an object's bytes, and nothing we read.
-                object.managed_fields_mut().clear();
-                spare(object);
-            }),
+            Ok(Event::Apply(object)) => Event::Apply(kept(object)),
+            Ok(Event::Delete(object)) => Event::Delete(kept(object)),
+            Ok(Event::InitApply(object)) => Event::InitApply(kept(object)),
+            Ok(Event::Init) => Event::Init,
+            Ok(Event::InitDone) => Event::InitDone,
             Err(error) => {
                 tracing::warn!(kind = %K::kind(&()), error = crate::telemetry::chain(&error), "the watch broke off; trying again");
                 continue;
