@@ -21,6 +21,9 @@ const STUCK: [&str; 8] = [
     "CrashLoopBackOff",
 ];
 
+/// Reason of a Deployment whose pods the API server refuses.
+pub const PODS_REFUSED: &str = "PodsRefused";
+
 fn problem(reason: impl Into<String>, message: impl fmt::Display) -> Problem {
     Problem { reason: reason.into(), message: message.to_string() }
 }
@@ -57,6 +60,19 @@ pub fn pod_problem<P: Borrow<Pod>>(pods: &[P]) -> Option<Problem> {
     })
 }
 
+/// What keeps a Deployment's pods from being made: a quota, an admission, a class that does not exist.
+fn refusal(deployment: &Deployment) -> Option<Problem> {
+    let conditions = deployment.status.as_ref()?.conditions.as_ref()?;
+    let refused = conditions.iter().find(|c| c.type_ == "ReplicaFailure" && c.status == "True")?;
+    let why = refused.message.as_deref().unwrap_or("without a reason");
+    Some(problem(PODS_REFUSED, format!("Kubernetes makes no pod, change what it names: {why}")))
+}
+
+/// What keeps the pods of a Deployment from running, or from being there at all.
+pub fn obstacle<P: Borrow<Pod>>(deployment: Option<&Deployment>, pods: &[P]) -> Option<Problem> {
+    pod_problem(pods).or_else(|| refusal(deployment?))
+}
+
 /// What a Deployment still waits for; `None` = rolled out.
 pub fn waits_for<P: Borrow<Pod>>(name: &str, deployment: Option<&Deployment>, pods: &[P]) -> Option<Problem> {
     let Some(deployment) = deployment else { return Some(problem("RollingOut", format!("{name} is being created"))) };
@@ -65,9 +81,8 @@ pub fn waits_for<P: Borrow<Pod>>(name: &str, deployment: Option<&Deployment>, po
     if status.observed_generation < deployment.metadata.generation {
         return Some(problem("RollingOut", format!("{name} is being rolled out")));
     }
-    let refused = status.conditions.iter().flatten().find(|c| c.type_ == "ReplicaFailure" && c.status == "True");
-    if let Some(refused) = refused {
-        return Some(problem("PodsRefused", refused.message.as_deref().unwrap_or("the pods are refused")));
+    if let Some(refused) = refusal(deployment) {
+        return Some(refused);
     }
     let settled = status.updated_replicas.unwrap_or(0) >= wanted
         && status.available_replicas.unwrap_or(0) >= wanted
@@ -144,7 +159,11 @@ mod tests {
                 ..DeploymentStatus::default()
             },
         );
-        assert_eq!(waits_for("d", Some(&refused), &none), Some(problem("PodsRefused", "exceeded quota")));
+        let why = problem(PODS_REFUSED, "Kubernetes makes no pod, change what it names: exceeded quota");
+        assert_eq!(waits_for("d", Some(&refused), &none), Some(why.clone()));
+        // A Camera whose pod is not there said "no word", and sent people to the logs of no pod.
+        assert_eq!(obstacle(Some(&refused), &none), Some(why));
+        assert_eq!(obstacle(Some(&pulling), &none), None);
     }
 
     #[test]

@@ -130,7 +130,7 @@ fn signs<'a>(camera: &Camera, observed: &'a Observed, pipeline: &Pipeline, state
         activity: if state == PipelineState::Running { Activity::Running } else { Activity::Paused },
         pipeline: state,
         view: &observed.view,
-        pod: rollout::pod_problem(&observed.pods),
+        pod: rollout::obstacle(observed.deployment.as_deref(), &observed.pods),
         secret: observed.secret.clone(),
         broker: observed.trouble.as_ref().map(|trouble| trouble.reason),
         deployment: name::instance(&pipeline.name_any(), &camera.name_any(), &uid.to_string()),
@@ -164,6 +164,7 @@ mod tests {
         Observed {
             claimant: pipeline.map(|state| fixture::pipeline("main").selecting_all().state(state).arc()),
             view,
+            deployment: None,
             pods: Vec::new(),
             secret: None,
             again: None,

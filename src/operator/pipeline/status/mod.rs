@@ -3,8 +3,9 @@
 //! Status rests: coarse words only, and while nothing is known yet after a start of operator or broker, what was said
 //! before stays.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 use kube::ResourceExt;
 
 use super::{
@@ -111,7 +112,7 @@ fn judge<'a>(plan: &Plan, instance: &'a Instance, observed: &Observed) -> Judged
         activity: instance.assignment.envelope.data.activity,
         pipeline: plan.state,
         view,
-        pod: observed.pods.get(&instance.uid).and_then(|pods| rollout::pod_problem(pods)),
+        pod: rollout::obstacle(deployment_of(observed, instance), pods_of(observed, instance)),
         secret: camera.and_then(|camera| credentials::problem_in(camera)),
         broker: observed.trouble.as_ref().map(|trouble| trouble.reason),
         deployment: instance.name.clone(),
@@ -165,11 +166,18 @@ fn order(word: &str) -> State {
         .unwrap_or(State::Starting)
 }
 
+fn deployment_of<'a>(observed: &'a Observed, instance: &Instance) -> Option<&'a Deployment> {
+    observed.deployments.get(&instance.uid).map(|deployment| &**deployment)
+}
+
+fn pods_of<'a>(observed: &'a Observed, instance: &Instance) -> &'a [Arc<Pod>] {
+    observed.pods.get(&instance.uid).map_or(&[], Vec::as_slice)
+}
+
 /// The first Deployment that is not rolled out.
 fn waiting(plan: &Plan, observed: &Observed) -> Option<crate::domain::control::Problem> {
     plan.instances.iter().filter(|instance| !instance.leaving).find_map(|instance| {
-        let pods = observed.pods.get(&instance.uid).map_or(&[][..], Vec::as_slice);
-        rollout::waits_for(&instance.name, observed.deployments.get(&instance.uid).map(|d| &**d), pods)
+        rollout::waits_for(&instance.name, deployment_of(observed, instance), pods_of(observed, instance))
     })
 }
 

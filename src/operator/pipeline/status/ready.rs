@@ -7,7 +7,7 @@ use crate::{
         pipeline::PipelineState,
     },
     domain::control::Problem,
-    operator::{error::Error, pipeline::plan::Plan},
+    operator::{error::Error, pipeline::plan::Plan, rollout::PODS_REFUSED},
 };
 
 /// Type of the condition.
@@ -22,7 +22,9 @@ pub fn condition(plan: Option<&Plan>, failure: Option<&Error>, waiting: Option<&
         return verdict(truth, error.reason(), &error.to_string());
     }
     if let Some(waiting) = waiting {
-        return verdict(Truth::False, "RollingOut", &waiting.message);
+        // Waiting does not help here.
+        let reason = if waiting.reason == PODS_REFUSED { PODS_REFUSED } else { "RollingOut" };
+        return verdict(Truth::False, reason, &waiting.message);
     }
     match plan {
         Some(plan) if plan.instances.is_empty() => {
@@ -58,6 +60,7 @@ mod tests {
         let stopped = of(PipelineState::Stopped, &["a"]);
         let unused = of(PipelineState::Running, &[]);
         let waiting = Problem { reason: "ImagePullBackOff".into(), message: "no image".into() };
+        let forbidden = Problem { reason: PODS_REFUSED.into(), message: "exceeded quota".into() };
         let (refused, conflict) = (api_error(422), api_error(409));
         for (plan, failure, waiting, truth, reason) in [
             (Some(&running), None, None, Truth::True, "RolledOut"),
@@ -65,6 +68,7 @@ mod tests {
             (Some(&stopped), None, None, Truth::True, "Stopped"),
             (Some(&unused), None, None, Truth::True, "Unused"),
             (Some(&running), None, Some(&waiting), Truth::False, "RollingOut"),
+            (Some(&running), None, Some(&forbidden), Truth::False, "PodsRefused"),
             (Some(&running), Some(&refused), None, Truth::False, "Rejected"),
             (Some(&running), Some(&conflict), None, Truth::Unknown, "Conflict"),
             (None, None, None, Truth::Unknown, "Planning"),
