@@ -26,7 +26,7 @@ use crate::{
 const WATCH: Duration = Duration::from_secs(1);
 /// How often, when it takes long.
 const WATCH_SLOW: Duration = Duration::from_secs(5);
-/// News within this time are one round.
+/// Least rest between two rounds: news within this time are one.
 const GATHER: Duration = Duration::from_millis(250);
 /// How long to wait after the catalogue failed.
 const RETRY: Duration = Duration::from_secs(5);
@@ -66,12 +66,13 @@ impl Recorder {
                     Some(RETRY)
                 }
             };
+            let rested = tokio::time::Instant::now() + GATHER;
             match pause {
                 Some(pause) => drop(tokio::time::timeout(pause, self.rolled.notified()).await),
                 None => self.rolled.notified().await,
             }
-            // A hundred cameras bring news all the time: several of them are one round.
-            tokio::time::sleep(GATHER).await;
+            // A hundred cameras bring news all the time: several of them are one round. What comes alone is not kept waiting.
+            tokio::time::sleep_until(rested).await;
         }
     }
 
