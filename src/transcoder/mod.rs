@@ -93,11 +93,13 @@ struct Transcoder<'a> {
     /// Why the last job came to nothing.
     failure: Option<&'static str>,
     left_out: Option<Instant>,
+    /// Was there a segment to transcode?
+    begun: bool,
 }
 
 impl<'a> Transcoder<'a> {
     fn new(args: &'a Args, reporter: &'a Reporter<TranscoderReport>) -> Self {
-        Self { args, reporter, tried: HashMap::new(), failure: None, left_out: None }
+        Self { args, reporter, tried: HashMap::new(), failure: None, left_out: None, begun: false }
     }
 
     /// One job after the other, until shutdown.
@@ -139,6 +141,7 @@ impl<'a> Transcoder<'a> {
             let why = self.tried.get(&(segment.session, segment.seq)).map(|tried| tried.why.clone());
             self.give_up(segment, &renditions, why.as_deref().unwrap_or("the transcoder ended while it was at it"));
         }
+        self.begun |= next.job.is_some();
         self.say(told, next.behind_us, next.job.is_none());
         let Some(segment) = next.job else { return false };
         let (session, seq, container) = (segment.session, segment.seq, segment.container);
@@ -198,6 +201,8 @@ impl<'a> Transcoder<'a> {
             (Activity::Draining, true) => Phase::Drained,
             (Activity::Draining, false) => Phase::Draining,
             _ if self.failure.is_some() => Phase::Failing,
+            // "In time" is no word for a camera that never gave a picture.
+            _ if !self.begun => Phase::Starting,
             _ => Phase::Running,
         };
         self.reporter.update(|report| {
