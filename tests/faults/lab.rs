@@ -2,7 +2,7 @@
 
 use std::{
     cell::Cell,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex, PoisonError},
@@ -11,7 +11,7 @@ use std::{
 
 use base64::Engine;
 use regex::Regex;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     proxy::Proxy,
@@ -158,7 +158,16 @@ impl<'a> Lab<'a> {
         let list: Value = serde_json::from_str(&self.kubectl(&["get", kinds, "-o", "json"], "")).expect("JSON");
         let mask = Mask::new(&self.name);
         let mut state = BTreeMap::new();
-        for item in list["items"].as_array().expect("a list") {
+        let items = list["items"].as_array().expect("a list");
+        let uids: BTreeSet<&str> = items.iter().filter_map(|item| item["metadata"]["uid"].as_str()).collect();
+        for item in items {
+            // No garbage collector runs here: a child without its owner is as good as gone.
+            let mut owners = item["metadata"]["ownerReferences"].as_array().into_iter().flatten().peekable();
+            if owners.peek().is_some()
+                && !owners.any(|owner| owner["uid"].as_str().is_some_and(|uid| uids.contains(uid)))
+            {
+                continue;
+            }
             let mut item = item.clone();
             let (kind, name) = (item["kind"].clone(), item["metadata"]["name"].clone());
             let metadata = item["metadata"].as_object_mut().expect("metadata");
@@ -186,17 +195,34 @@ impl<'a> Lab<'a> {
     }
 
     fn in_broker(&self, what: &str) -> Vec<Value> {
-        let url = format!("{}/api/{what}/{}", self.site.broker.management(), self.name);
-        let url = if what == "permissions" {
-            format!("{}/api/vhosts/{}/permissions", self.site.broker.management(), self.name)
-        } else {
-            url
-        };
+        let name = &self.name;
+        let path = if what == "permissions" { format!("vhosts/{name}/{what}") } else { format!("{what}/{name}") };
+        self.broker(&["-X", "GET"], &path).as_array().cloned().unwrap_or_default()
+    }
+
+    /// Asks the broker's management API, with curl's options.
+    fn broker(&self, options: &[&str], path: &str) -> Value {
+        let url = format!("{}/api/{path}", self.site.broker.management());
         let guest = base64::engine::general_purpose::STANDARD.encode("guest:guest");
-        let request = format!("Authorization: Basic {guest}");
-        let output = Command::new("curl").args(["-sS", "-H", &request, &url]).output().expect("curl runs");
-        let rows: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-        rows.as_array().cloned().unwrap_or_default()
+        let login = format!("Authorization: Basic {guest}");
+        let output = Command::new("curl").args(["-sS", "-H", &login, &url]).args(options).output().expect("curl runs");
+        serde_json::from_slice(&output.stdout).unwrap_or_default()
+    }
+
+    /// Names of the queues in its vhost.
+    pub fn queues(&self) -> Vec<String> {
+        self.in_broker("queues").iter().filter_map(|queue| Some(queue["name"].as_str()?.to_owned())).collect()
+    }
+
+    /// Somebody deletes a queue.
+    pub fn delete_queue(&self, queue: &str) {
+        self.broker(&["-X", "DELETE"], &format!("queues/{}/{queue}", self.name));
+    }
+
+    /// Somebody publishes an event with an empty body.
+    pub fn say(&self, key: &str) {
+        let message = json!({"routing_key": key, "payload": "{}", "payload_encoding": "string", "properties": {}});
+        self.broker(&["-d", &message.to_string()], &format!("exchanges/{}/dsn.events/publish", self.name));
     }
 
     /// Waits until the state is this one and nothing is written any more: seconds, but for a queue that was no longer

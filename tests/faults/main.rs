@@ -103,7 +103,10 @@ fn b3_whatever_befalls_the_operator_all_ends_where_a_fresh_one_does() {
     killed_at_any_write(&site, &fresh);
     std::thread::scope(|scope| {
         scope.spawn(|| errors_of_the_api_server_are_outlived(&site, &fresh));
-        scope.spawn(|| a_second_writer_makes_no_hot_loop(&site, &fresh));
+        scope.spawn(|| {
+            a_second_writer_makes_no_hot_loop(&site, &fresh);
+            a_deleted_queue_of_the_recorder_comes_back(&site, &fresh);
+        });
     });
 }
 
@@ -148,6 +151,21 @@ fn errors_of_the_api_server_are_outlived(site: &Site, fresh: &Fresh) {
         let writes = lab.proxy.writes();
         assert!(writes < 4 * fresh.writes, "{status}: {writes} writes where {} are needed", fresh.writes);
     }
+}
+
+/// The recorder, whose consumer ends with its queue, begins anew by saying hello; nothing else tells that it is gone.
+fn a_deleted_queue_of_the_recorder_comes_back(site: &Site, fresh: &Fresh) {
+    const QUEUE: &str = "dsn.recorder";
+    let lab = Lab::new(site, "deleted");
+    lab.start();
+    lab.proxy.set(None);
+    STEPS[0](&lab);
+    lab.settles_at(&fresh.states[0], "before the queue is deleted");
+    assert!(lab.queues().iter().any(|name| name == QUEUE));
+    lab.delete_queue(QUEUE);
+    assert!(!lab.queues().iter().any(|name| name == QUEUE));
+    lab.say("sys.hello");
+    lab.settles_at(&fresh.states[0], "after its queue was deleted");
 }
 
 /// Somebody who changes a child again and again is answered, but not in a hot loop; when they stop, the child is ours and

@@ -139,7 +139,12 @@ impl Supervisor {
                 () = self.desk().woken() => {}
                 () = sleep_until(retry_at) => {}
                 delivery = broker::next(&mut events) => {
-                    self.hear(delivery?).await?;
+                    let delivery = delivery?;
+                    if delivery.key == RECORDER_HELLO_KEY {
+                        // It says so whenever it begins anew: also when somebody deleted its queue.
+                        self.furnish(&session.broker, session.queue_type).await?;
+                    }
+                    self.hear(delivery).await?;
                     continue;
                 }
                 delivery = broker::next(&mut heartbeats) => {
@@ -195,7 +200,7 @@ impl Supervisor {
             1
         });
         let queue_type = topology::queue_type(nodes);
-        topology::declare(&broker, queue_type, &self.installation()).await?;
+        self.furnish(&broker, queue_type).await?;
         // A bound for the case that nobody listens for weeks; everything in these queues is said again when asked.
         let bound = json!({"max-length": 10_000, "overflow": "drop-head"});
         let pattern = format!("^{}", INSTANCE_QUEUE_PREFIX.replace('.', "\\."));
@@ -203,6 +208,11 @@ impl Supervisor {
             tracing::info!(error = chain(&error), "can't bound the instances' queues");
         }
         Ok(Session { broker, admin, queue_type })
+    }
+
+    /// Exchanges and queues that do not depend on what people declare; what is there stays as it is.
+    async fn furnish(&self, broker: &Broker, queue_type: &str) -> Result<(), broker::Error> {
+        topology::declare(broker, queue_type, &self.installation()).await
     }
 
     /// User and password as they stand in the Secret now, or as they last did.
