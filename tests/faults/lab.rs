@@ -177,6 +177,7 @@ impl<'a> Lab<'a> {
                     *value = "…".into();
                 }
             }
+            leave_out_instances(&mut item);
             mask.value(&mut item);
             state.insert(mask.text(&format!("{kind} {name}")), item);
         }
@@ -222,7 +223,8 @@ impl<'a> Lab<'a> {
     /// Somebody publishes an event with an empty body.
     pub fn say(&self, key: &str) {
         let message = json!({"routing_key": key, "payload": "{}", "payload_encoding": "string", "properties": {}});
-        self.broker(&["-d", &message.to_string()], &format!("exchanges/{}/dsn.events/publish", self.name));
+        let path = format!("exchanges/{}/dsn.events/publish", self.name);
+        assert_eq!(self.broker(&["-d", &message.to_string()], &path)["routed"], true, "{key}");
     }
 
     /// Waits until the state is this one and nothing is written any more: seconds, but for a queue that was no longer
@@ -258,6 +260,15 @@ impl Drop for Lab<'_> {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+}
+
+/// No instance ever reports here: what is said of them changes with time, from "not yet" to "no more".
+fn leave_out_instances(object: &mut Value) {
+    let Some(status) = object.get_mut("status").and_then(Value::as_object_mut) else { return };
+    status.retain(|field, _| !["message", "instances"].contains(&field.as_str()));
+    if let Some(conditions) = status.get_mut("conditions").and_then(Value::as_array_mut) {
+        conditions.retain(|condition| condition["type"] != "Capturing" && condition["type"] != "Transcoding");
     }
 }
 

@@ -156,7 +156,7 @@ fn errors_of_the_api_server_are_outlived(site: &Site, fresh: &Fresh) {
 /// The recorder, whose consumer ends with its queue, begins anew by saying hello; nothing else tells that it is gone.
 fn a_deleted_queue_of_the_recorder_comes_back(site: &Site, fresh: &Fresh) {
     const QUEUE: &str = "dsn.recorder";
-    let lab = Lab::new(site, "deleted");
+    let lab = Lab::new(site, "queueless");
     lab.start();
     lab.proxy.set(None);
     STEPS[0](&lab);
