@@ -132,9 +132,12 @@ impl<'a> Transcoder<'a> {
             }
         };
         self.tried.retain(|(session, seq), _| waiting.iter().any(|w| (w.session, w.seq) == (*session, *seq)));
-        let next = ladder::next(&waiting, Timestamp::now().as_microsecond());
+        let asked_us = told.issued_at.as_microsecond();
+        let next = ladder::next(&waiting, asked_us, Timestamp::now().as_microsecond());
         for segment in &next.too_old {
-            self.left_out = Some(Instant::now());
+            if segment.finished_us >= asked_us {
+                self.left_out = Some(Instant::now());
+            }
             self.give_up(segment, &renditions, "it waited for too long");
         }
         for segment in &next.failed {

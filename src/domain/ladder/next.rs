@@ -29,21 +29,22 @@ pub struct Next<'a> {
     pub too_old: Vec<&'a Waiting>,
     /// These failed too often.
     pub failed: Vec<&'a Waiting>,
-    /// Age of the oldest that still waits, µs; 0 when none does.
+    /// How long the oldest has been waiting, µs; 0 when none does.
     pub behind_us: i64,
 }
 
 /// Decides. A segment that failed before stands behind the untried ones: one damaged segment must not hold up the others.
-pub fn next(waiting: &[Waiting], now_us: i64) -> Next<'_> {
+/// What was finished before the ladder was asked for (`asked_us`) is older than it has been waiting.
+pub fn next(waiting: &[Waiting], asked_us: i64, now_us: i64) -> Next<'_> {
     let mut next = Next::default();
     for segment in waiting {
-        let age = now_us.saturating_sub(segment.finished_us).max(0);
+        let since = |begin: i64| now_us.saturating_sub(begin).max(0);
         if segment.tries >= TRIES {
             next.failed.push(segment);
-        } else if age > BOUND_US {
+        } else if since(segment.finished_us) > BOUND_US {
             next.too_old.push(segment);
         } else {
-            next.behind_us = next.behind_us.max(age);
+            next.behind_us = next.behind_us.max(since(segment.finished_us.max(asked_us)));
             let rank = |segment: &Waiting| (TRIES - segment.tries.min(TRIES), segment.session, segment.seq);
             if next.job.is_none_or(|job| rank(segment) > rank(job)) {
                 next.job = Some(segment);
@@ -82,7 +83,7 @@ mod tests {
             (vec![waiting(1, 3, -50, 0)], Some((1, 3))),
         ];
         for (waiting, want) in table {
-            let job = next(&waiting, NOW).job.map(|job| (job.session.0.as_u128(), job.seq));
+            let job = next(&waiting, 0, NOW).job.map(|job| (job.session.0.as_u128(), job.seq));
             assert_eq!(job, want, "{waiting:?}");
         }
     }
@@ -90,8 +91,10 @@ mod tests {
     #[test]
     fn being_behind_is_the_age_of_what_still_waits() {
         let all = [waiting(1, 0, 400, 0), waiting(1, 1, 40, 0), waiting(1, 2, 4, 0), waiting(1, 3, 90, 3)];
-        let next = next(&all, NOW);
-        assert_eq!((next.behind_us, next.too_old.len(), next.failed.len()), (40_000_000, 1, 1));
+        let found = next(&all, 0, NOW);
+        assert_eq!((found.behind_us, found.too_old.len(), found.failed.len()), (40_000_000, 1, 1));
+        // A ladder that was added to footage was behind from its first second on.
+        assert_eq!(next(&all, NOW - 10_000_000, NOW).behind_us, 10_000_000);
     }
 
     proptest! {
@@ -102,7 +105,7 @@ mod tests {
             let mut waiting: Vec<_> = segments.iter().map(|(s, q, a, t)| waiting(*s, *q, *a, *t)).collect();
             let mut rounds = 0;
             while !waiting.is_empty() {
-                let now = next(&waiting, NOW);
+                let now = next(&waiting, 0, NOW);
                 let gone: Vec<_> = now.too_old.iter().chain(&now.failed).map(|w| (*w).clone()).collect();
                 if let Some(job) = now.job {
                     for other in waiting.iter().filter(|w| !gone.contains(w)) {
