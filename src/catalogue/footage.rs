@@ -1,21 +1,16 @@
-//! What a viewer asks for: the rows of a playlist, one file's address, coverage.
+//! What a viewer asks for beside ranges of time: cameras, renditions, one file's address.
 
 use std::collections::BTreeSet;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
-use super::{Error, Reader, number, sql, time};
+use super::{Error, Reader, number, ranges::earliest, sql, time};
 use crate::domain::{
     container::Container,
-    coverage::Span,
     id::{SessionId, StreamId},
-    playlist::{self, Entry},
-    segment::{Blob, Gap, SOURCE, SegmentKey},
+    segment::{Blob, SOURCE, SegmentKey},
     spool,
 };
-
-/// A segment is never longer: bounds the search for one that began before a range and reaches into it.
-const LONGEST: SignedDuration = SignedDuration::from_mins(5);
 
 /// Uids under which a camera of one name was known, newest configuration last.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,70 +62,6 @@ pub enum Media {
     Unknown,
 }
 
-#[derive(sqlx::FromRow)]
-struct EntryRow {
-    stream: String,
-    session: String,
-    rendition: String,
-    seq: i64,
-    init_cid: String,
-    init_sha256: String,
-    start_us: i64,
-    end_us: i64,
-    media_us: i64,
-    playlist_seq: i64,
-    discontinuity_seq: i64,
-    target_seconds: u32,
-}
-
-impl EntryRow {
-    fn into_entry(self) -> Result<Entry, Error> {
-        let stream: StreamId = self.stream.parse().map_err(|_| Error::Unreadable { what: "stream" })?;
-        let session: SessionId = self.session.parse().map_err(|_| Error::Unreadable { what: "session" })?;
-        Ok(Entry {
-            folder: playlist::folder("/media", stream, session, &self.rendition),
-            init: (!self.init_cid.is_empty()).then(|| init_file(&self.init_sha256)),
-            key: SegmentKey { stream, rendition: self.rendition, session, seq: number(self.seq) },
-            start: time(self.start_us),
-            end: time(self.end_us),
-            media_us: number(self.media_us),
-            playlist_seq: number(self.playlist_seq),
-            discontinuity_seq: number(self.discontinuity_seq),
-            target_seconds: self.target_seconds,
-            lacking: false,
-        })
-    }
-}
-
-#[derive(sqlx::FromRow)]
-struct GapRow {
-    stream: String,
-    camera: String,
-    session: String,
-    seq: Option<i64>,
-    from_us: i64,
-    to_us: i64,
-    reason: String,
-    detail: String,
-}
-
-impl GapRow {
-    fn into_gap(self) -> Result<Gap, Error> {
-        Ok(Gap {
-            stream: self.stream.parse().map_err(|_| Error::Unreadable { what: "stream" })?,
-            camera: self.camera,
-            session: self.session.parse().map_err(|_| Error::Unreadable { what: "session" })?,
-            rendition: None,
-            seq: self.seq.map(number),
-            from: time(self.from_us),
-            to: time(self.to_us),
-            reason: serde_json::from_value(self.reason.into())
-                .map_err(|_| Error::Unreadable { what: "reason of a gap" })?,
-            detail: self.detail,
-        })
-    }
-}
-
 /// A blob and what says where it is.
 #[derive(sqlx::FromRow)]
 struct BlobRow {
@@ -158,11 +89,6 @@ impl BlobRow {
     }
 }
 
-/// Name of an init section in the gateway's addresses: by its hash, since a session may have two.
-fn init_file(sha256: &str) -> String {
-    format!("init-{}.mp4", sha256.get(..16).unwrap_or(sha256))
-}
-
 impl Reader {
     /// The camera of this name; a recreated one brings the rows of its predecessors along.
     pub async fn camera(&self, namespace: &str, name: &str) -> Result<Option<Camera>, Error> {
@@ -174,86 +100,6 @@ impl Reader {
                 .await
                 .map_err(sql("find a camera"))?;
         Ok((!rows.is_empty()).then_some(Camera { rows }))
-    }
-
-    /// Segments of a camera that reach into a range, by time.
-    pub async fn entries(
-        &self,
-        camera: &Camera,
-        rendition: &str,
-        from: Timestamp,
-        to: Timestamp,
-    ) -> Result<Vec<Entry>, Error> {
-        let mut entries = Vec::new();
-        for row in &camera.rows {
-            let rows: Vec<EntryRow> = sqlx::query_as(
-                "SELECT s.uid AS stream, e.uid AS session, g.rendition, g.seq, i.cid AS init_cid,
-                   i.sha256 AS init_sha256, g.start_us, g.end_us, g.media_us, g.playlist_seq, g.discontinuity_seq,
-                   g.target_seconds
-                 FROM segments g JOIN streams s ON s.id = g.stream_id JOIN sessions e ON e.id = g.session_id
-                   JOIN inits i ON i.id = g.init_id
-                 WHERE g.camera_id = ?1 AND g.rendition = ?2 AND g.start_us >= ?3 AND g.start_us < ?4 AND g.end_us > ?5
-                 ORDER BY g.start_us",
-            )
-            .bind(row)
-            .bind(rendition)
-            .bind(from.saturating_sub(LONGEST).unwrap_or(Timestamp::MIN).as_microsecond())
-            .bind(to.as_microsecond())
-            .bind(from.as_microsecond())
-            .fetch_all(&self.pool)
-            .await
-            .map_err(sql("read a range"))?;
-            for row in rows {
-                entries.push(row.into_entry()?);
-            }
-        }
-        Ok(entries)
-    }
-
-    /// Gaps of a camera that reach into a range, by time.
-    pub async fn gaps(&self, camera: &Camera, from: Timestamp, to: Timestamp) -> Result<Vec<Gap>, Error> {
-        let mut gaps = Vec::new();
-        for row in &camera.rows {
-            let rows: Vec<GapRow> = sqlx::query_as(
-                "SELECT s.uid AS stream, c.uid AS camera, e.uid AS session, g.seq, g.from_us, g.to_us, g.reason, g.detail
-                 FROM gaps g JOIN streams s ON s.id = g.stream_id JOIN cameras c ON c.id = g.camera_id
-                   JOIN sessions e ON e.id = g.session_id
-                 WHERE g.camera_id = ?1 AND g.from_us < ?2 AND g.to_us >= ?3 ORDER BY g.from_us",
-            )
-            .bind(row)
-            .bind(to.as_microsecond())
-            .bind(from.as_microsecond())
-            .fetch_all(&self.pool)
-            .await
-            .map_err(sql("read gaps"))?;
-            for row in rows {
-                gaps.push(row.into_gap()?);
-            }
-        }
-        gaps.sort_by_key(|gap| gap.from);
-        Ok(gaps)
-    }
-
-    /// Where a camera has footage within a range, by time.
-    pub async fn spans(&self, camera: &Camera, from: Timestamp, to: Timestamp) -> Result<Vec<Span>, Error> {
-        let mut spans = Vec::new();
-        for row in &camera.rows {
-            let rows: Vec<(i64, i64)> = sqlx::query_as(
-                "SELECT start_us, end_us FROM segments
-                 WHERE camera_id = ?1 AND rendition = 'source' AND start_us >= ?2 AND start_us < ?3 AND end_us > ?4
-                 ORDER BY start_us",
-            )
-            .bind(row)
-            .bind(from.saturating_sub(LONGEST).unwrap_or(Timestamp::MIN).as_microsecond())
-            .bind(to.as_microsecond())
-            .bind(from.as_microsecond())
-            .fetch_all(&self.pool)
-            .await
-            .map_err(sql("read coverage"))?;
-            spans.extend(rows.into_iter().map(|(start, end)| Span { start: time(start), end: time(end) }));
-        }
-        spans.sort_by_key(|span| span.start);
-        Ok(spans)
     }
 
     /// End of the newest footage of a camera that is still there.
@@ -336,7 +182,7 @@ impl Reader {
             )
             .bind(row)
             .bind(rendition)
-            .bind(from.saturating_sub(LONGEST).unwrap_or(Timestamp::MIN).as_microsecond())
+            .bind(earliest(from))
             .bind(to.as_microsecond())
             .fetch_optional(&self.pool)
             .await

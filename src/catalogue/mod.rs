@@ -20,6 +20,7 @@ mod outgoing;
 mod participants;
 mod pinning;
 mod progress;
+mod ranges;
 mod removal;
 mod view;
 

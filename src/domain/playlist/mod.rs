@@ -67,6 +67,12 @@ impl Entry {
         format!("{}/{}", self.folder, segment_file(seq, Container::of_init(self.init.as_ref())))
     }
 
+    /// Lists number `seq` of its session, so many µs long.
+    fn list(&self, out: &mut String, seq: u64, media_us: u64) {
+        let (seconds, rest) = (media_us / 1_000_000, media_us % 1_000_000);
+        let _ = writeln!(out, "#EXTINF:{seconds}.{rest:06},\n{}", self.uri(seq));
+    }
+
     /// Media time rounded to whole seconds, as RFC 8216 §4.3.3.1 compares it with the target duration.
     fn rounded_seconds(&self) -> u64 {
         (self.media_us + 500_000) / 1_000_000
@@ -253,11 +259,12 @@ fn text(items: &[Item<'_>], kind: Kind) -> String {
                 if entry.lacking {
                     out.push_str("#EXT-X-GAP\n");
                 }
-                let _ = writeln!(out, "#EXTINF:{},\n{}", seconds(entry.media_us), entry.uri(entry.key.seq));
+                entry.list(&mut out, entry.key.seq, entry.media_us);
                 previous = Some(entry);
             }
             Item::Missing { beside, seq, media_us } => {
-                let _ = writeln!(out, "#EXT-X-GAP\n#EXTINF:{},\n{}", seconds(*media_us), beside.uri(*seq));
+                out.push_str("#EXT-X-GAP\n");
+                beside.list(&mut out, *seq, *media_us);
             }
         }
     }
@@ -265,10 +272,6 @@ fn text(items: &[Item<'_>], kind: Kind) -> String {
         out.push_str("#EXT-X-ENDLIST\n");
     }
     out
-}
-
-fn seconds(us: u64) -> String {
-    format!("{}.{:06}", us / 1_000_000, us % 1_000_000)
 }
 
 /// Folder of the addresses of a stream's media: `/media` from the catalogue, `/live` from the capture agent.

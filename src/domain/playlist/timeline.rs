@@ -60,7 +60,7 @@ pub fn newest_wins(mut entries: Vec<Entry>) -> Vec<Entry> {
     // Sessions are UUIDv7: their order is the order of their begin.
     entries.sort_by_key(|entry| Reverse((entry.key.session, entry.key.stream, entry.key.seq)));
     entries.dedup_by(|a, b| a.key == b.key);
-    let mut kept: Vec<Entry> = Vec::with_capacity(entries.len());
+    let mut keep = Vec::with_capacity(entries.len());
     // Newest session first; `covered` holds what newer sessions already show.
     let mut covered: Vec<(jiff::Timestamp, jiff::Timestamp)> = Vec::new();
     for session in entries.chunk_by(same_session) {
@@ -73,16 +73,19 @@ pub fn newest_wins(mut entries: Vec<Entry>) -> Vec<Entry> {
                 .unwrap_or_default();
             // The begin of a session is an estimate: a little overlap is no second footage, and dropping the last
             // segment before every restart would lose frames.
-            if overlap * 2 >= entry.end.duration_since(entry.start).max(SignedDuration::from_micros(1)) {
-                continue;
+            let shown = overlap * 2 >= entry.end.duration_since(entry.start).max(SignedDuration::from_micros(1));
+            keep.push(!shown);
+            if !shown {
+                let (from, to) = span.unwrap_or((entry.start, entry.end));
+                span = Some((from.min(entry.start), to.max(entry.end)));
             }
-            span = Some(span.map_or((entry.start, entry.end), |(from, to)| (from.min(entry.start), to.max(entry.end))));
-            kept.push(entry.clone());
         }
         covered.extend(span);
     }
-    kept.sort_by_key(|entry| (entry.start, entry.key.session, entry.key.seq));
-    kept
+    let mut keep = keep.into_iter();
+    entries.retain(|_| keep.next().unwrap_or(true));
+    entries.sort_by_key(|entry| (entry.start, entry.key.session, entry.key.seq));
+    entries
 }
 
 /// The items of sorted `entries`, with every hole dealt with as `stop` says.
