@@ -3,7 +3,11 @@
 use std::{fs, path::Path, time::Instant};
 
 use dsn::catalogue::{self, Fact, Reader};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
+use sqlx::{
+    SqlitePool,
+    sqlite::{SqliteConnectOptions, SqlitePoolOptions},
+};
 
 use crate::harness::footage::Recorded;
 
@@ -20,6 +24,7 @@ pub struct Million {
     pub reader: Reader,
     /// Size of the file.
     pub bytes: u64,
+    bare: SqlitePool,
     // Held, because a catalogue has one writer.
     _writer: catalogue::Writer,
 }
@@ -64,6 +69,28 @@ pub async fn of_a_million(capture: &str) -> Million {
         eprintln!("catalogue: made in {:.0} s", began.elapsed().as_secs_f64());
         fs::write(complete, "").expect("a marker");
     }
-    let bytes = fs::metadata(folder.join("catalogue.sqlite")).map_or(0, |file| file.len());
-    Million { reader, bytes, _writer: writer }
+    let file = folder.join("catalogue.sqlite");
+    let bytes = fs::metadata(&file).map_or(0, |file| file.len());
+    let options = SqliteConnectOptions::new().filename(&file).read_only(true);
+    let bare = SqlitePoolOptions::new().max_connections(1).connect_with(options).await.expect("the file opens");
+    Million { reader, bytes, bare, _writer: writer }
+}
+
+impl Million {
+    /// The floor of a playlist: the database finds the same rows and tells how many they are and what they add up to.
+    pub async fn scan(&self, camera: u32, start: Timestamp, hours: i64) -> i64 {
+        let (count, _bytes): (i64, i64) = sqlx::query_as(
+            "SELECT count(*), sum(bytes) FROM segments
+             WHERE camera_id = (SELECT id FROM cameras WHERE name = ?1) AND rendition = 'source'
+               AND start_us >= ?2 AND start_us < ?3 AND end_us > ?4",
+        )
+        .bind(format!("camera-{camera}"))
+        .bind((start - SignedDuration::from_mins(5)).as_microsecond())
+        .bind((start + SignedDuration::from_hours(hours)).as_microsecond())
+        .bind(start.as_microsecond())
+        .fetch_one(&self.bare)
+        .await
+        .expect("the rows are counted");
+        count
+    }
 }
