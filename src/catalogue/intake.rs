@@ -160,53 +160,49 @@ async fn place(
     let camera = ObjectRef { namespace: namespace.into(), name: name.into(), uid: camera_uid.into() };
     let camera = camera_row(tx, &camera, site).await?;
     let stream = stream_row(tx, &stream.to_string(), camera).await?;
-    sqlx::query("INSERT INTO sessions (uid, stream_id) VALUES (?1, ?2) ON CONFLICT DO NOTHING")
-        .bind(session)
-        .bind(stream)
-        .execute(&mut *tx)
-        .await
-        .map_err(sql("record a session"))?;
-    let session: i64 = sqlx::query_scalar("SELECT id FROM sessions WHERE stream_id = ?1 AND uid = ?2")
-        .bind(stream)
-        .bind(session)
-        .fetch_one(&mut *tx)
-        .await
-        .map_err(sql("find a session"))?;
+    let session: i64 = sqlx::query_scalar(
+        "INSERT INTO sessions (uid, stream_id) VALUES ($1, $2) ON CONFLICT DO NOTHING;
+         SELECT id FROM sessions WHERE stream_id = $2 AND uid = $1",
+    )
+    .bind(session)
+    .bind(stream)
+    .fetch_one(&mut *tx)
+    .await
+    .map_err(sql("record a session"))?;
     Ok(Place { camera, stream, session })
 }
 
+/// Makes a row or finds it. Here and below that is two statements in one trip to the connection's thread, because trips
+/// are what a segment's time goes into.
+///
+/// Trap: their parameters are `$1`, not `?1`. A statement of several that leaves out a `?1` has a parameter without a
+/// name there, and sqlx counts those over all statements until it takes a value that does not exist for the next.
 async fn camera_row(tx: &mut SqliteConnection, camera: &ObjectRef, site: &str) -> Result<i64, Error> {
-    sqlx::query(
-        "INSERT INTO cameras (uid, namespace, name, site, revision) VALUES (?1, ?2, ?3, ?4, -1)
+    sqlx::query_scalar(
+        "INSERT INTO cameras (uid, namespace, name, site, revision) VALUES ($1, $2, $3, $4, -1)
          ON CONFLICT (uid) DO UPDATE SET namespace = excluded.namespace, name = excluded.name
-         WHERE cameras.name = '' AND excluded.name <> ''",
+         WHERE cameras.name = '' AND excluded.name <> '';
+         SELECT id FROM cameras WHERE uid = $1",
     )
     .bind(&camera.uid)
     .bind(&camera.namespace)
     .bind(&camera.name)
     .bind(site)
-    .execute(&mut *tx)
+    .fetch_one(&mut *tx)
     .await
-    .map_err(sql("record a camera"))?;
-    sqlx::query_scalar("SELECT id FROM cameras WHERE uid = ?1")
-        .bind(&camera.uid)
-        .fetch_one(&mut *tx)
-        .await
-        .map_err(sql("find a camera"))
+    .map_err(sql("record a camera"))
 }
 
 async fn stream_row(tx: &mut SqliteConnection, uid: &str, camera: i64) -> Result<i64, Error> {
-    sqlx::query("INSERT INTO streams (uid, camera_id, revision) VALUES (?1, ?2, -1) ON CONFLICT DO NOTHING")
-        .bind(uid)
-        .bind(camera)
-        .execute(&mut *tx)
-        .await
-        .map_err(sql("record a stream"))?;
-    sqlx::query_scalar("SELECT id FROM streams WHERE uid = ?1")
-        .bind(uid)
-        .fetch_one(&mut *tx)
-        .await
-        .map_err(sql("find a stream"))
+    sqlx::query_scalar(
+        "INSERT INTO streams (uid, camera_id, revision) VALUES ($1, $2, -1) ON CONFLICT DO NOTHING;
+         SELECT id FROM streams WHERE uid = $1",
+    )
+    .bind(uid)
+    .bind(camera)
+    .fetch_one(&mut *tx)
+    .await
+    .map_err(sql("record a stream"))
 }
 
 async fn record_segment(
@@ -219,25 +215,23 @@ async fn record_segment(
     let key = &segment.key;
     let place =
         place(tx, key.stream, &key.session.to_string(), &segment.camera, &segment.camera_name, &segment.site).await?;
-    let forgotten: bool = sqlx::query_scalar("SELECT forgotten FROM streams WHERE id = ?1")
-        .bind(place.stream)
-        .fetch_one(&mut *tx)
-        .await
-        .map_err(sql("find a stream"))?;
-    if forgotten {
-        recorded.unwanted += 1;
-        return Ok(());
-    }
-    // What retention removed must not come back with a late repetition.
-    let removed: bool = sqlx::query_scalar(
-        "SELECT EXISTS (SELECT 1 FROM tracks WHERE session_id = ?1 AND rendition = ?2 AND removed_next > ?3)",
+    let (forgotten, removed): (bool, bool) = sqlx::query_as(
+        "SELECT forgotten,
+           EXISTS (SELECT 1 FROM tracks WHERE session_id = ?2 AND rendition = ?3 AND removed_next > ?4)
+         FROM streams WHERE id = ?1",
     )
+    .bind(place.stream)
     .bind(place.session)
     .bind(&key.rendition)
     .bind(column(key.seq))
     .fetch_one(&mut *tx)
     .await
     .map_err(sql("find what was removed"))?;
+    if forgotten {
+        recorded.unwanted += 1;
+        return Ok(());
+    }
+    // What retention removed must not come back with a late repetition.
     if removed {
         recorded.duplicates += 1;
         advanced.again(place.session, key);
@@ -291,9 +285,10 @@ async fn record_segment(
 async fn init_row(tx: &mut SqliteConnection, segment: &Segment) -> Result<i64, Error> {
     let none = Blob { cid: String::new(), sha256: String::new(), bytes: 0 };
     let init = segment.init.as_ref().unwrap_or(&none);
-    sqlx::query(
-        "INSERT INTO inits (cid, sha256, bytes, codecs, width, height) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-         ON CONFLICT DO NOTHING",
+    sqlx::query_scalar(
+        "INSERT INTO inits (cid, sha256, bytes, codecs, width, height) VALUES ($1, $2, $3, $4, $5, $6)
+         ON CONFLICT DO NOTHING;
+         SELECT id FROM inits WHERE cid = $1 AND codecs = $4 AND width = $5 AND height = $6",
     )
     .bind(&init.cid)
     .bind(&init.sha256)
@@ -301,17 +296,9 @@ async fn init_row(tx: &mut SqliteConnection, segment: &Segment) -> Result<i64, E
     .bind(&segment.codecs)
     .bind(segment.width)
     .bind(segment.height)
-    .execute(&mut *tx)
+    .fetch_one(&mut *tx)
     .await
-    .map_err(sql("record an init section"))?;
-    sqlx::query_scalar("SELECT id FROM inits WHERE cid = ?1 AND codecs = ?2 AND width = ?3 AND height = ?4")
-        .bind(&init.cid)
-        .bind(&segment.codecs)
-        .bind(segment.width)
-        .bind(segment.height)
-        .fetch_one(&mut *tx)
-        .await
-        .map_err(sql("find an init section"))
+    .map_err(sql("record an init section"))
 }
 
 async fn record_gap(
