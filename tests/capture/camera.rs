@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "tests and benchmarks use their part each")]
 
 use std::{
+    hash::{DefaultHasher, Hash, Hasher},
     net::{Ipv4Addr, TcpStream},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
@@ -30,6 +31,10 @@ pub enum Clip {
     H265Silent,
     /// What [`Clip::H264WithSound`] becomes when somebody sets the camera to H.265: under the same address.
     ReplacedByH265,
+    /// H.264, silent, 10 fps, a keyframe each second: 16 s of 320×180, 16 s of 480×270 and so on, in one connection.
+    ChangesSize,
+    /// The same in H.265.
+    ChangesSizeH265,
     /// H.264, 1280×720 at 25 fps, a keyframe each second, 4 Mbit/s.
     FourMegabit,
 }
@@ -124,7 +129,12 @@ fn run(program: &str, arguments: &[&str], folder: &Path) {
 
 fn program() -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("images/camera/server");
-    made("camera", |file| {
+    // Under the name of what it is made of: another is made when that changes.
+    let mut hasher = DefaultHasher::new();
+    for file in ["main.go", "clip.go", "go.mod", "go.sum"] {
+        std::fs::read(source.join(file)).expect("reads").hash(&mut hasher);
+    }
+    made(&format!("camera-{:016x}", hasher.finish()), |file| {
         run("go", &["build", "-trimpath", "-buildvcs=false", "-o", &file.to_string_lossy(), "."], &source);
     })
 }
@@ -181,6 +191,15 @@ fn clip_file(clip: Clip) -> (PathBuf, &'static str) {
             });
             "capture-h265"
         }
+        Clip::ChangesSize => {
+            halves("capture-sizes.ts", &["-c:v", "libx264", "-bf", "0", "-g", "10", "-sc_threshold", "0"]);
+            "capture-sizes"
+        }
+        Clip::ChangesSizeH265 => {
+            let parameters = "log-level=error:bframes=0:keyint=10:min-keyint=10:scenecut=0:open-gop=0";
+            halves("capture-sizes-h265.ts", &["-c:v", "libx265", "-x265-params", parameters]);
+            "capture-sizes-h265"
+        }
         Clip::ReplacedByH265 => {
             let (source, name) = clip_file(Clip::H265Silent);
             let (replaced, h264) = (folder.join("replaced"), clip_file(Clip::H264WithSound).1);
@@ -190,4 +209,28 @@ fn clip_file(clip: Clip) -> (PathBuf, &'static str) {
         }
     };
     (folder.to_owned(), name)
+}
+
+/// A clip whose second half is larger than its first.
+fn halves(name: &str, codec: &[&str]) {
+    made(name, |file| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut list = Vec::new();
+        for size in ["320x180", "480x270"] {
+            let picture = format!("testsrc2=size={size}:rate=10:duration=16");
+            let source = ["-nostdin", "-v", "error", "-f", "lavfi", "-i", &picture, "-preset", "ultrafast"];
+            let file = format!("{size}.ts");
+            run(
+                "ffmpeg",
+                &[&source[..], codec, &["-pix_fmt", "yuv420p", "-f", "mpegts", &file]].concat(),
+                folder.path(),
+            );
+            list.push(format!("file {file}\nduration 16\n"));
+        }
+        std::fs::write(folder.path().join("list"), list.concat()).expect("writes");
+        let file = file.to_string_lossy();
+        let joined =
+            ["-nostdin", "-v", "error", "-y", "-f", "concat", "-i", "list", "-c", "copy", "-f", "mpegts", &file];
+        run("ffmpeg", &joined, folder.path());
+    });
 }

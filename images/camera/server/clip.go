@@ -33,8 +33,11 @@ type track struct {
 	media  *description.Media
 	clock  int64 // RTP ticks a second
 	encode func(parts [][]byte) ([]*rtp.Packet, error)
-	ticks  int64  // length of the clip
-	base   uint32 // RTP time of the clip's first frame; random, as RFC 3550 asks for
+	// Says from the next DESCRIBE on what this frame says of the picture, if it says anything: a clip may change its
+	// resolution in the middle, and go on in the same connection.
+	note  func(parts [][]byte)
+	ticks int64  // length of the clip
+	base  uint32 // RTP time of the clip's first frame; random, as RFC 3550 asks for
 }
 
 // A unit is one frame of one track.
@@ -134,14 +137,14 @@ func (t *track) describe(codec mpegts.Codec, parts [][]byte) error {
 	switch codec := codec.(type) {
 	case *mpegts.CodecH264:
 		forma := &format.H264{PayloadTyp: 96, PacketizationMode: 1}
-		for _, part := range parts {
-			switch h264.NALUType(part[0] & 0x1F) {
-			case h264.NALUTypeSPS:
-				forma.SPS = part
-			case h264.NALUTypePPS:
-				forma.PPS = part
+		t.note = func(parts [][]byte) {
+			kind := func(part []byte) h264.NALUType { return h264.NALUType(part[0] & 0x1F) }
+			sps, pps := first(parts, kind, h264.NALUTypeSPS), first(parts, kind, h264.NALUTypePPS)
+			if sps != nil && pps != nil {
+				forma.SafeSetParams(sps, pps)
 			}
 		}
+		t.note(parts)
 		encoder, err := forma.CreateEncoder()
 		if err != nil {
 			return err
@@ -149,22 +152,21 @@ func (t *track) describe(codec mpegts.Codec, parts [][]byte) error {
 		t.carry(description.MediaTypeVideo, forma, encoder.Encode)
 	case *mpegts.CodecH265:
 		forma := &format.H265{PayloadTyp: 96}
-		for _, part := range parts {
-			switch h265.NALUType((part[0] >> 1) & 0x3F) {
-			case h265.NALUType_VPS_NUT:
-				forma.VPS = part
-			case h265.NALUType_SPS_NUT:
-				forma.SPS = part
-			case h265.NALUType_PPS_NUT:
-				forma.PPS = part
+		t.note = func(parts [][]byte) {
+			kind := func(part []byte) h265.NALUType { return h265.NALUType((part[0] >> 1) & 0x3F) }
+			vps, sps := first(parts, kind, h265.NALUType_VPS_NUT), first(parts, kind, h265.NALUType_SPS_NUT)
+			if pps := first(parts, kind, h265.NALUType_PPS_NUT); vps != nil && sps != nil && pps != nil {
+				forma.SafeSetParams(vps, sps, pps)
 			}
 		}
+		t.note(parts)
 		encoder, err := forma.CreateEncoder()
 		if err != nil {
 			return err
 		}
 		t.carry(description.MediaTypeVideo, forma, encoder.Encode)
 	case *mpegts.CodecMPEG4Audio:
+		t.note = func([][]byte) {}
 		forma := &format.MPEG4Audio{PayloadTyp: 97, Config: &codec.Config, SizeLength: 13, IndexLength: 3, IndexDeltaLength: 3}
 		encoder, err := forma.CreateEncoder()
 		if err != nil {
@@ -173,6 +175,15 @@ func (t *track) describe(codec mpegts.Codec, parts [][]byte) error {
 		t.carry(description.MediaTypeAudio, forma, encoder.Encode)
 	}
 	return nil
+}
+
+// first finds the first NAL unit of a kind.
+func first[K comparable](parts [][]byte, kind func([]byte) K, wanted K) []byte {
+	at := slices.IndexFunc(parts, func(part []byte) bool { return len(part) > 0 && kind(part) == wanted })
+	if at < 0 {
+		return nil
+	}
+	return parts[at]
 }
 
 func (t *track) carry(kind description.MediaType, forma format.Format, encode func([][]byte) ([]*rtp.Packet, error)) {
@@ -197,6 +208,7 @@ func (c *clip) play(stream *gortsplib.ServerStream) error {
 		for _, u := range c.units {
 			due := began.Add(time.Duration(round)*c.length + u.time())
 			time.Sleep(time.Until(due))
+			u.track.note(u.parts)
 			packets, err := u.track.encode(u.parts)
 			if err != nil {
 				return err
