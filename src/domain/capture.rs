@@ -17,7 +17,7 @@ use super::{
 /// Socket timeout towards the camera, µs; `-timeout` counts in µs since ffmpeg 5.0.
 const SOCKET_TIMEOUT_US: &str = "5000000";
 
-/// Segments in ffmpeg's own playlist, which only people read.
+/// Segments in ffmpeg's own playlist, which nobody plays.
 const HLS_LIST_SIZE: &str = "8";
 
 /// RTP over TCP or over UDP, as `-rtsp_transport` wants it.

@@ -2,9 +2,9 @@
 //!
 //! In the order of the flow: what is declared ([`duration`], [`source`]), who takes part ([`id`], [`name`]),
 //! what they say to each other ([`control`], [`token`]), what ffmpeg is told ([`capture`], [`ladder`]), what it complains about
-//! ([`diagnosis`]), what it leaves behind ([`spool`], [`container`], [`fmp4`], [`mpegts`], [`media`], [`codec`], [`clock`],
-//! [`session`], [`segment`], [`cid`]), where that is kept ([`pin`], [`retention`]) and how it is played ([`live`],
-//! [`playlist`]).
+//! ([`diagnosis`]), what it leaves behind ([`spool`], [`container`], [`fmp4`], [`mpegts`], [`media`], [`codec`],
+//! [`picture`], [`clock`], [`session`], [`segment`], [`cid`]), where that is kept ([`pin`], [`retention`]) and how it is
+//! played ([`live`], [`playlist`]).
 
 pub mod capture;
 pub mod cid;
@@ -25,6 +25,8 @@ pub mod live;
 pub mod media;
 pub mod mpegts;
 pub mod name;
+mod parameters;
+pub mod picture;
 pub mod pin;
 pub mod playlist;
 pub mod quantity;

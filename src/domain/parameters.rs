@@ -27,12 +27,10 @@ impl Codec {
         }
     }
 
-    /// Reads the first bytes of a keyframe. An unreadable size leaves the codec.
-    pub(super) fn picture(self, frame: &[u8]) -> Picture {
-        let Some(unit) = units(frame).find(|unit| unit.first().is_some_and(|header| self.is_parameter_set(*header)))
-        else {
-            return Picture::default();
-        };
+    /// Reads the first NAL units of a keyframe. An unreadable size leaves the codec.
+    pub(super) fn picture<'a>(self, mut units: impl Iterator<Item = &'a [u8]>) -> Picture {
+        let parameters = units.find(|unit| unit.first().is_some_and(|header| self.is_parameter_set(*header)));
+        let Some(unit) = parameters else { return Picture::default() };
         match self {
             Self::H264 => avc(unit),
             Self::Hevc => hevc(unit).unwrap_or_default(),
@@ -41,11 +39,22 @@ impl Codec {
 }
 
 /// NAL units of an Annex B byte stream, without their start codes; zeros may follow them.
-fn units(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(super) fn units(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     let starts: Vec<usize> =
         bytes.windows(3).enumerate().filter(|(_, three)| *three == [0, 0, 1]).map(|(at, _)| at + 3).collect();
     let ends: Vec<usize> = starts.iter().skip(1).map(|next| next - 3).chain([bytes.len()]).collect();
     starts.into_iter().zip(ends).map(|(start, end)| &bytes[start..end])
+}
+
+/// NAL units that each have their length before them, in so many bytes; one that is cut short is none.
+pub(super) fn sized_units(mut bytes: &[u8], length_bytes: usize) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let (length, rest) = bytes.split_at_checked(length_bytes)?;
+        let length = length.iter().fold(0, |length, byte| (length << 8) | usize::from(*byte));
+        let (unit, rest) = rest.split_at_checked(length).filter(|_| length > 0)?;
+        bytes = rest;
+        Some(unit)
+    })
 }
 
 /// ITU-T H.264 §7.3.2.1.1.
@@ -217,7 +226,7 @@ mod tests {
         ] {
             let before = if codec == Codec::H264 { "000001 09f0 00000001 0605ff" } else { "000001 4601" };
             let stream = [bytes(before), bytes("00000001"), bytes(hex), bytes("00000001 0101")].concat();
-            assert_eq!(codec.picture(&stream), (name.to_owned(), size), "{hex}");
+            assert_eq!(codec.picture(units(&stream)), (name.to_owned(), size), "{hex}");
         }
     }
 
@@ -228,16 +237,26 @@ mod tests {
         // Put together by hand: two layers below the highest, one of them with profile and level; 352 x 290, two rows cut.
         let layered = "42010501600000030090000003000003003cc00055555555555555555555553ca00b08048fd4";
         let stream = [bytes("000001"), bytes(layered)].concat();
-        assert_eq!(Codec::Hevc.picture(&stream), ("hvc1.1.6.L60.90".to_owned(), (352, 288)));
+        assert_eq!(Codec::Hevc.picture(units(&stream)), ("hvc1.1.6.L60.90".to_owned(), (352, 288)));
     }
 
     #[test]
     fn a_parameter_set_that_is_cut_short_still_names_the_codec() {
-        assert_eq!(Codec::H264.picture(&bytes("000001 67 64001f")), ("avc1.64001f".to_owned(), (0, 0)));
+        assert_eq!(Codec::H264.picture(units(&bytes("000001 67 64001f"))), ("avc1.64001f".to_owned(), (0, 0)));
         for none in ["", "000001", "00000167", "000001 6764", "000001 65 88 84", "67 42c00c da05067e"] {
-            assert_eq!(Codec::H264.picture(&bytes(none)), Picture::default(), "{none}");
+            assert_eq!(Codec::H264.picture(units(&bytes(none))), Picture::default(), "{none}");
         }
-        assert_eq!(Codec::Hevc.picture(&bytes("000001 4201 0101 60000003 0090")), Picture::default());
+        assert_eq!(Codec::Hevc.picture(units(&bytes("000001 4201 0101 60000003 0090"))), Picture::default());
+    }
+
+    #[test]
+    fn units_with_their_length_end_where_one_is_cut() {
+        let all =
+            |hex: &str, length_bytes| sized_units(&bytes(hex), length_bytes).map(<[u8]>::to_vec).collect::<Vec<_>>();
+        assert_eq!(all("00000002 09f0 00000001 67", 4), [bytes("09f0"), bytes("67")]);
+        assert_eq!(all("02 09f0 0367", 1), [bytes("09f0")]);
+        assert_eq!(all("0002 09f0 0000 0001 67", 2), [bytes("09f0")], "an empty one");
+        assert_eq!(all("ffffffff 67", 4), Vec::<Vec<u8>>::new());
     }
 
     #[test]
@@ -253,7 +272,9 @@ mod tests {
         #[test]
         fn hostile_parameters_never_panic(tail in prop::collection::vec(any::<u8>(), 0..120), high in any::<bool>()) {
             for (codec, header) in [(Codec::H264, if high { "00000167 64" } else { "00000167" }), (Codec::Hevc, "0000014201")] {
-                let _ = codec.picture(&[bytes(header), tail.clone()].concat());
+                let frame = [bytes(header), tail.clone()].concat();
+                let _ = codec.picture(units(&frame));
+                let _ = codec.picture(sized_units(&frame[2..], 1));
             }
             let _ = adts(&tail);
         }

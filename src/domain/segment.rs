@@ -105,7 +105,7 @@ pub enum GapReason {
     InstanceLost,
     /// A person paused or stopped the pipeline.
     Paused,
-    /// A person changed the settings: ffmpeg was restarted.
+    /// A person changed the settings, here or at the camera: ffmpeg was restarted.
     Reconfigured,
     /// Media time and wall time parted by more than 10 s.
     ClockStep,

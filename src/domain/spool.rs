@@ -3,7 +3,7 @@
 //! ```text
 //! <spool>/report-capture.json                     runner → agent: RunnerReport
 //! <spool>/<session>/session.json                  runner → agent: SessionFile
-//! <spool>/<session>/source/{init.mp4,%08d.m4s}    ffmpeg → agent, transcoder; live.m3u8 is for people
+//! <spool>/<session>/source/{init.mp4,%08d.m4s}    ffmpeg → agent, transcoder; live.m3u8 is for people and the runner
 //! <spool>/<session>/source/%08d.ts                the same as MPEG-TS, which has no init section anywhere
 //! <spool>/report-transcoder.json                  transcoder → agent: TranscoderReport
 //! <spool>/<session>/<rendition>/{init.mp4,%08d.m4s}   transcoder → agent, cut as the source is
@@ -44,7 +44,7 @@ pub const REPORT_FILE: &str = "report-capture.json";
 pub const SESSION_FILE: &str = "session.json";
 /// The init section of a rendition.
 pub const INIT_FILE: &str = "init.mp4";
-/// ffmpeg's own playlist. Its times drift: for people only.
+/// ffmpeg's own playlist. Its times drift: for people; the runner learns from it which segment is finished.
 pub const FFMPEG_PLAYLIST: &str = "live.m3u8";
 /// The agent's own folder.
 pub const AGENT_FOLDER: &str = ".agent";
@@ -61,6 +61,11 @@ pub const PASSWORD_FILE: &str = "password";
 
 /// The runner touches its report at least this often; three times as old is silent.
 pub const REPORT_TOUCH_SECONDS: u64 = 5;
+
+/// The newest finished segment, by [`FFMPEG_PLAYLIST`]; its name there is all that is believed of that.
+pub fn newest_segment(playlist: &str) -> Option<&str> {
+    playlist.lines().rev().find(|line| segment_of(line).is_some())
+}
 
 /// Name of the file of a segment.
 pub fn segment_file(seq: u64, container: Container) -> String {
@@ -231,6 +236,13 @@ mod tests {
         ] {
             assert_eq!(segment_of(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn ffmpegs_playlist_names_the_newest() {
+        let playlist = "#EXTM3U\n#EXT-X-MAP:URI=\"init.mp4\"\n#EXTINF:1.0,\n00000003.m4s\n#EXTINF:1.0,\n00000004.m4s\n";
+        assert_eq!(newest_segment(playlist), Some("00000004.m4s"));
+        assert_eq!(newest_segment("#EXTM3U\n../00000004.m4s\n"), None);
     }
 
     #[test]

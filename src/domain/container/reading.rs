@@ -47,6 +47,19 @@ impl Layout {
         }
     }
 
+    /// What the first frame of a segment itself says of the picture, by as much of the segment as is there. `None`: it
+    /// says nothing, as that of a camera which sends its parameter sets beside the stream, or of a damaged segment.
+    pub fn picture(&self, beginning: &[u8]) -> Option<Description> {
+        match self {
+            Self::Fmp4(init) => fmp4::picture(init, beginning).ok().flatten(),
+            Self::MpegTs { .. } => {
+                let mut scanner = mpegts::Scanner::new(None);
+                scanner.push(beginning);
+                scanner.picture()
+            }
+        }
+    }
+
     /// For one segment.
     pub fn scanner(&self) -> Result<Scanner, Malformed> {
         Ok(match self {
@@ -113,6 +126,24 @@ mod tests {
         for (fps, want) in [(25.0, Some(40_000)), (0.5, Some(2_000_000)), (0.0, None), (f64::NAN, None), (1e9, None)] {
             assert_eq!(frame_us(fps), want, "{fps}");
         }
+    }
+
+    #[test]
+    fn both_containers_say_the_same_of_the_first_frame() {
+        let mp4 = Layout::read(Some(include_bytes!("../mpegts/testdata/h264-aac.mp4")), None).expect("well-formed");
+        let ts = Layout::read(None, None).expect("nothing to read");
+        let segments: [&[u8]; 2] =
+            [include_bytes!("../fmp4/testdata/h264-in-band.m4s"), include_bytes!("../mpegts/testdata/h264-aac.ts")];
+        let want = Some(Description::new("avc1.42c00a", (64, 36), None));
+        for (layout, segment) in [&mp4, &ts].into_iter().zip(segments) {
+            assert_eq!(layout.picture(segment), want);
+            assert_eq!(layout.picture(&segment[..segment.len() / 2]), want, "a beginning");
+            assert_eq!(layout.picture(&segment[..300]), None);
+            assert_eq!(layout.picture(&[0; 1_000]), None);
+        }
+        let mut torn = segments[1].to_vec();
+        torn.drain(188 * 3..188 * 4);
+        assert_eq!(ts.picture(&torn), None, "a packet is missing");
     }
 
     #[test]

@@ -1,13 +1,15 @@
 //! Reads of fragmented MP4 (ISO/IEC 14496-12) exactly what we publish: how long a segment is, where its keyframes lie,
-//! and what its init section says about codecs and picture size.
+//! and what its init section and its own first frame say about codecs and picture size.
 //!
 //! The bytes come from a process that reads hostile input: nothing here trusts a length, allocates by one, or panics.
 //! Not here: decoding, rewriting, or whether the picture is any good.
 
 mod init;
+mod picture;
 mod segment;
 
 pub use init::{Init, Track, TrackKind, parse_init};
+pub use picture::picture;
 pub use segment::Scanner;
 
 /// The bytes are not what they should be.

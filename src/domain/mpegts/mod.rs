@@ -4,7 +4,6 @@
 //! The bytes come from a process that reads hostile input: nothing here trusts a length, allocates by one, or panics. Not
 //! here: decoding, other codecs than H.264, H.265 and AAC, or more than the first picture and the first sound.
 
-mod parameters;
 mod scanner;
 mod times;
 

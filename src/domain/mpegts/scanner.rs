@@ -7,12 +7,11 @@ use mpeg2ts_reader::{
     psi::{pat, pmt::PmtSection},
 };
 
-use super::{
-    Malformed,
-    parameters::{self, Codec},
-    times::Times,
+use super::{Malformed, times::Times};
+use crate::domain::{
+    media::{Description, Media},
+    parameters::{self, Codec, Picture, units},
 };
-use crate::domain::media::{Description, Media};
 
 /// Parameter sets stand before the picture; whoever puts more than this before them is not understood.
 const MAX_HEAD: usize = 64 << 10;
@@ -91,11 +90,20 @@ impl Scanner {
 
     /// What is known so far: all of it once the first frame has gone by.
     pub fn description(&self) -> Description {
-        let (codec, size) =
-            self.picture.as_ref().map_or_else(Default::default, |(codec, track)| codec.picture(&track.head));
+        let (codec, size) = self.parameters();
         // A track that is announced and of which nothing comes is none: a player would wait for it.
         let sound = self.sound.as_ref().and_then(|track| parameters::adts(&track.head));
         Description::new(&codec, size, sound.as_deref())
+    }
+
+    /// The picture alone, unless something is damaged.
+    pub fn picture(&self) -> Option<Description> {
+        let (codec, size) = self.parameters();
+        (self.error.is_none() && !codec.is_empty()).then(|| Description::new(&codec, size, None))
+    }
+
+    fn parameters(&self) -> Picture {
+        self.picture.as_ref().map_or_else(Default::default, |(codec, track)| codec.picture(units(&track.head)))
     }
 
     /// After the last byte.
