@@ -5,9 +5,7 @@
 
 use std::{
     collections::VecDeque,
-    fs,
     os::unix::process::ExitStatusExt,
-    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -16,7 +14,9 @@ use tokio::{process::Child, sync::watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Args, probe,
+    Args,
+    picture::PictureWatch,
+    probe,
     session::Session,
     told::{Order, Told, Wanted},
 };
@@ -25,9 +25,9 @@ use crate::{
     domain::{
         capture::{self, CaptureSpec, Probe, Progress, ProgressReader},
         clock::StepWatch,
-        container::Container,
         control::{Phase, Problem},
         diagnosis::{Cause, SECRET_MISSING},
+        id::SessionId,
         segment::GapReason,
         spool::RunnerReport,
     },
@@ -71,6 +71,8 @@ pub struct Capture<'a> {
     args: &'a Args,
     reporter: &'a Reporter<RunnerReport>,
     known: Option<(Order, Probe)>,
+    /// When a session last ended because the camera sends another picture.
+    changed: Option<Instant>,
     /// What was last said of the sound.
     said_of_sound: Option<String>,
 }
@@ -78,7 +80,7 @@ pub struct Capture<'a> {
 impl<'a> Capture<'a> {
     /// Nothing is probed yet.
     pub fn new(args: &'a Args, reporter: &'a Reporter<RunnerReport>) -> Self {
-        Self { args, reporter, known: None, said_of_sound: None }
+        Self { args, reporter, known: None, changed: None, said_of_sound: None }
     }
 
     /// Captures until the run ends.
@@ -123,9 +125,8 @@ impl<'a> Capture<'a> {
             }
         };
         tracing::info!(session = %session.id(), video = %probe.info, "capturing {}", order.address);
-        let mut watching = Watching::new(&mut child, session.id(), probe);
-        let first = order.container.telling_file();
-        watching.unchecked = remembered.then(|| (order.container, session.rendition().join(first)));
+        let pictures = PictureWatch::new(order.container, session.rendition(), probe.clone(), remembered, self.changed);
+        let mut watching = Watching::new(&mut child, session.id(), probe, pictures);
         let stop = watching.until_stop(order, told, self.reporter, &mut child, shutdown).await;
         if let Stop::Failed(cause) = &stop {
             // At once: an ffmpeg that is blocked in a read ends seconds later.
@@ -149,6 +150,7 @@ impl<'a> Capture<'a> {
             }
             Stop::Changed => {
                 self.known = None;
+                self.changed = Some(Instant::now());
                 (Ended::Told, GapReason::Reconfigured, "the camera sends another picture than before".to_owned())
             }
         };
@@ -228,7 +230,7 @@ fn keeps_running(now: &Told, order: &Order) -> bool {
 
 /// What is seen of a running ffmpeg.
 struct Watching {
-    session: crate::domain::id::SessionId,
+    session: SessionId,
     probe: Probe,
     stdout: Lines<tokio::process::ChildStdout>,
     stderr: Lines<tokio::process::ChildStderr>,
@@ -239,13 +241,11 @@ struct Watching {
     steps: StepWatch,
     /// Media time written; none before the first picture.
     media_us: Option<i64>,
-    /// The first file to come that tells the picture, where the probe is an older one: a camera that restarts may send
-    /// something else.
-    unchecked: Option<(Container, PathBuf)>,
+    pictures: PictureWatch,
 }
 
 impl Watching {
-    fn new(child: &mut Child, session: crate::domain::id::SessionId, probe: Probe) -> Self {
+    fn new(child: &mut Child, session: SessionId, probe: Probe, pictures: PictureWatch) -> Self {
         Self {
             session,
             probe,
@@ -257,7 +257,7 @@ impl Watching {
             begun: Instant::now(),
             steps: StepWatch::default(),
             media_us: None,
-            unchecked: None,
+            pictures,
         }
     }
 
@@ -346,22 +346,12 @@ impl Watching {
             report.frames = progress.frames;
             report.out_time_us = media_us;
         });
-        if self.is_another_picture() {
+        if self.pictures.is_another() {
             return Some(Advance::Changed);
         }
         let monotonic_us = i64::try_from(self.begun.elapsed().as_micros()).unwrap_or(i64::MAX);
         let jumped = self.steps.jumped(monotonic_us, media_us, Timestamp::now().as_microsecond());
         Some(if jumped { Advance::Jumped } else { Advance::Moved })
-    }
-
-    /// Once that file is there: does it say something else than the probe? ffmpeg makes an init section long before it
-    /// writes it.
-    fn is_another_picture(&mut self) -> bool {
-        let Some((container, file)) = &self.unchecked else { return false };
-        let written = fs::read(file).ok().and_then(|bytes| container.describe(&bytes).ok());
-        let Some(written) = written else { return false };
-        self.unchecked = None;
-        !self.probe.describes(&written)
     }
 
     /// Why ffmpeg ended by itself.

@@ -5,6 +5,7 @@
 
 mod backoff;
 mod capture;
+mod picture;
 mod probe;
 mod session;
 mod told;

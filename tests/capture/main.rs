@@ -10,6 +10,7 @@ mod camera;
 mod capture_pod;
 mod containers;
 mod ladder;
+mod picture;
 mod runner;
 mod storage;
 #[path = "../tools/mod.rs"]
