@@ -39,6 +39,14 @@ pub enum Clip {
     FourMegabit,
 }
 
+impl Clip {
+    /// What is played.
+    pub fn file(self) -> PathBuf {
+        let (folder, name) = clip_file(self);
+        folder.join(format!("{name}.ts"))
+    }
+}
+
 pub struct Camera {
     server: Child,
     port: u16,
