@@ -250,7 +250,17 @@ impl<'a> Lab<'a> {
             assert!(begun.elapsed() < Duration::from_secs(60), "the operator does not come to rest:\n{}", self.log());
             std::thread::sleep(Duration::from_millis(100));
         }
-        self.state()
+        // Trap: the management API repeats answers from a cache; once it listed bindings and no queues.
+        let mut state = self.state();
+        loop {
+            std::thread::sleep(Duration::from_secs(1));
+            let again = self.state();
+            if again == state {
+                return state;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(60), "it goes on: {}", difference(&state, &again));
+            state = again;
+        }
     }
 }
 
