@@ -141,8 +141,13 @@ impl Asked<'_> {
     async fn live_master(&self) -> Result<Response, Problem> {
         let window = self.window().await?;
         let names: BTreeSet<&str> = window.segments.iter().map(|segment| segment.key.rendition.as_str()).collect();
-        // Names go into addresses: a capture pod may say anything.
-        let others = names.into_iter().filter(|name| is_rendition(name));
+        // Names go into addresses: a capture pod may say anything. One that is over has no playlist any more.
+        let source = live::entries(&window, SOURCE);
+        let goes_on = |name: &&str| {
+            let rung = live::entries(&window, name);
+            is_rendition(name) && !playlist::rendition(source.clone(), name, rung, Lacking::Live).is_empty()
+        };
+        let others = names.into_iter().filter(goes_on);
         let mut variants: Vec<Variant> = others.filter_map(|name| live::variant(&window, name, "live.m3u8")).collect();
         let source = live::variant(&window, SOURCE, "live.m3u8");
         variants.insert(0, source.ok_or_else(|| live::no_picture(self.name, None, None))?);
