@@ -99,7 +99,10 @@ impl Asked<'_> {
             Live::Unknown => Err(Problem::unknown_camera(self.namespace, self.name)),
             Live::NotRecorded => Err(Problem::not_found(
                 "NotRecorded",
-                format!("no pipeline records {}/{}: its earlier footage can be replayed", self.namespace, self.name),
+                format!(
+                    "no pipeline records {}/{}: what was recorded before, if anything, can be replayed",
+                    self.namespace, self.name
+                ),
             )),
             Live::From(stream, phase, problem) => {
                 let window = self.app.live.window(&stream).await?;
