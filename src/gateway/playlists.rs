@@ -7,7 +7,7 @@ use axum::{
     http::{HeaderValue, header},
     response::{IntoResponse, Response},
 };
-use jiff::{SignedDuration, Timestamp};
+use jiff::{SignedDuration, Timestamp, fmt::temporal::Pieces};
 use serde::Deserialize;
 
 use super::{App, live, problem::Problem, roster::Live};
@@ -54,7 +54,12 @@ pub(super) fn time(name: &str, text: Option<&str>) -> Result<Timestamp, Problem>
     // A plus sign that was not escaped arrives as a space.
     let text = text.replace(' ', "+");
     text.parse().map_err(|_| {
-        Problem::invalid(format!("{name} must be a time like 2026-01-31T08:00:00Z (RFC 3339), not {text:?}"))
+        let whole = Pieces::parse(&text).is_ok_and(|pieces| pieces.time().is_some() && pieces.offset().is_some());
+        Problem::invalid(if whole {
+            format!("{name} must lie between {:.0} and {:.0}, not at {text}", Timestamp::MIN, Timestamp::MAX)
+        } else {
+            format!("{name} must be a time like 2026-01-31T08:00:00Z (RFC 3339), not {text:?}")
+        })
     })
 }
 

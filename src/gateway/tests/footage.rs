@@ -64,6 +64,9 @@ async fn bad_times_get_a_sentence() {
         );
     }
     assert_eq!(world.refusal("/api/cameras/demo/camera/coverage?from=x").await.0, 400);
+    let late = "/hls/demo/camera/replay.m3u8?start=2026-01-02T03:00:00Z&end=9999-12-31T00:00:00Z";
+    let said = world.get(late).await.text().await.expect("text");
+    assert!(said.contains("end must lie between") && !said.contains("RFC 3339"), "{said}");
 }
 
 #[tokio::test]
