@@ -162,12 +162,13 @@ export class Player {
     return this.#hls?.latestLevelDetails?.fragments ?? [];
   }
 
-  #reopen(moment = this.moment) {
+  /** Where the picture is; live at its end, unless a moment is named. */
+  #reopen(moment) {
     const { kind, at, play } = this.#source;
     const begun = this.#video.currentTime > 0;
     this.open({
       ...this.#source,
-      at: kind === 'live' ? undefined : (moment ?? at),
+      at: moment ?? (kind === 'live' ? undefined : (this.moment ?? at)),
       play: begun ? !this.#video.paused : play,
     });
   }
@@ -189,7 +190,7 @@ export class Player {
       scout.once(Hls.Events.LEVEL_LOADED, (_, { details }) => {
         scout.destroy();
         if (hls !== this.#hls) return;
-        const start = this.#start(details, source.at);
+        const start = this.#start(details, source);
         if (start === null) this.#tell.outside(source);
         else this.#begin(source, start);
       });
@@ -236,9 +237,11 @@ export class Player {
     if (source.play !== false) this.play();
   }
 
-  #start({ fragments, live }, at) {
+  #start({ fragments, live }, { kind, at }) {
     const position = positionAt(fragments, at);
     if (position !== null || !fragments.length) return position;
+    // A moment that live no longer shows, or not yet.
+    if (kind === 'live') return -1;
     if (at < fragments[0].programDateTime) return live ? null : fragments[0].start;
     const last = fragments.at(-1);
     const end = momentAt(fragments, Infinity);

@@ -45,8 +45,8 @@ export const problem = (status, error, headers = {}) => [
   JSON.stringify({ reason: 'Test', error }),
 ];
 
-/** One gateway; all of them show the same clip. */
-export async function start(port = 0) {
+/** One gateway; all of them show the same clip. The first change of session comes `early` ms sooner than in a minute. */
+export async function start(port = 0, early = 0) {
   if (!folder) {
     folder = mkdtempSync(join(tmpdir(), 'dsn-ui-'));
     process.once('exit', () => rmSync(folder, { recursive: true, force: true }));
@@ -56,7 +56,7 @@ export async function start(port = 0) {
     }
   }
   const now = Date.now();
-  const begin = Math.floor(now / SEGMENT) * SEGMENT - 27 * 60 * MINUTE;
+  const begin = Math.floor(now / SEGMENT) * SEGMENT - 27 * 60 * MINUTE - early;
   const gap = (ago, minutes, reason, detail) => ({
     from: now - ago * MINUTE,
     to: now - (ago - minutes) * MINUTE,
@@ -83,6 +83,8 @@ export async function start(port = 0) {
       gap(40, 1, 'CaptureDied', 'ffmpeg was killed (signal 9)'),
     ],
     session: null,
+    /** Live stands still for a while, as it does where capture begins anew. */
+    halt: { from: Infinity, to: Infinity },
     /** The DVR playlist ends here: a hole that is still waited for. */
     dvrEnd: Infinity,
     /** `(path, query) => [status, headers, body]` instead of the answer, or nothing. */
@@ -199,7 +201,10 @@ export async function start(port = 0) {
     }
     if (kind === 'hls' && what.endsWith('-master.m3u8'))
       return master(what.replace('-master', '') + url.search, camera);
-    if (kind === 'hls' && what === 'live.m3u8') return hls(segments(at - 6 * SEGMENT, at - SEGMENT), false, rendition, camera);
+    if (kind === 'hls' && what === 'live.m3u8') {
+      const edge = at > gateway.halt.from && at < gateway.halt.to ? gateway.halt.from : at;
+      return hls(segments(edge - 6 * SEGMENT, edge - SEGMENT), false, rendition, camera);
+    }
     if (kind === 'hls' && what === 'dvr.m3u8')
       return hls(segments(at - 120 * MINUTE, Math.min(at - 3 * SEGMENT, gateway.dvrEnd)), false, rendition, camera);
     if (kind === 'hls' && what === 'replay.m3u8')

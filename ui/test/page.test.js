@@ -21,9 +21,9 @@ before(async () => {
 after(() => browser?.close());
 
 /** A test with a gateway and a browser window of its own: they mostly wait for pictures, so they wait together. */
-function story(name, run, options = {}) {
+function story(name, run, { early, ...options } = {}) {
   test(name, { timeout: 120_000 }, async () => {
-    const gateway = await start();
+    const gateway = await start(0, early);
     const visit = await Visit.open(browser, gateway, { viewport: { width: 1024, height: 800 }, ...options });
     try {
       await run(visit, visit.page, gateway);
@@ -143,6 +143,40 @@ describe('the page', { concurrency: 4 }, () => {
       const kinds = gateway.asked.filter((line) => line.includes('?at=')).map((line) => /\.(m4s|ts)\?/.exec(line)[1]);
       assert.deepEqual([...new Set(kinds)], toStream ? ['m4s', 'ts'] : ['ts', 'm4s']);
     });
+
+  for (const [what, toStream] of [
+    ['MP4', false],
+    ['a transport stream', true],
+  ])
+    story(
+      `live goes over to ${what} once, and forwards`,
+      async (visit, page, gateway) => {
+        await visit.enter('#/demo/hall');
+        await visit.plays();
+        const change = gateway.goesOver(Date.now(), toStream);
+        // Then the begin of live still lies before the change when the picture has come to it.
+        gateway.halt = { from: change + 4000, to: change + 12_000 };
+        await page.evaluate(() => {
+          const moments = (window.moments = []);
+          const look = () => {
+            const { dateTime } = document.querySelector('#clock');
+            if (dateTime) moments.push(Date.parse(dateTime));
+          };
+          setInterval(look, 50);
+          document.querySelector('video').addEventListener('loadedmetadata', () => (window.begun = (window.begun ?? 0) + 1));
+        });
+        // Longer than a look: the change has yet to come.
+        const over = (m) => Date.parse(document.querySelector('#clock').dateTime) > m + 8000;
+        await page.waitForFunction(over, change, { polling: 100, timeout: 60_000 });
+        const moments = await page.evaluate(() => window.moments);
+        const steps = moments.slice(1).map((moment, i) => moment - moments[i]);
+        assert.ok(moments[0] < change, 'it was watched');
+        const [back, ahead] = [Math.min(...steps), Math.max(...steps)];
+        assert.ok(back > -300 && ahead < 4500, `${back} … ${ahead} ms`);
+        assert.equal(await page.evaluate(() => window.begun), 1);
+      },
+      { early: toStream ? 95_000 : 35_000 },
+    );
 
   story('what DVR does not hold yet, replay shows', async (visit, page, gateway) => {
     const moment = Date.now() - 30 * MINUTE;
