@@ -123,6 +123,45 @@ describe('the page', { concurrency: 4 }, () => {
       await visit.keep(`quality-${what}`);
     });
 
+  const choices = (page) => page.locator('#quality option').allInnerTexts();
+
+  // hls.js goes over by itself only to what sounds the same.
+  for (const name of ['low', 'alien'])
+    story(`a rendition that has nothing of a time does not end the film: ${name}`, async (visit, page, gateway) => {
+      gateway.ladder = [name];
+      gateway.fault = (path, query) =>
+        path.endsWith('replay.m3u8') && query.has('rendition') ? problem(404, 'nothing of it is there') : null;
+      await page.addInitScript((wanted) => localStorage.setItem('dsn.quality', wanted), name);
+      const older = Date.now() - 5 * HOUR;
+      await visit.enter(`#/demo/gate/at/${new Date(older).toISOString()}`);
+      await visit.shows(older);
+      await visit.says('#notice', `There is no picture “${name}” here.`);
+      assert.deepEqual(await choices(page), ['Auto', 'source']);
+    });
+
+  story('a live rendition that is renamed changes over without a halt', async (visit, page, gateway) => {
+    await visit.enter('#/demo/gate');
+    await visit.plays();
+    await page.selectOption('#quality', 'low');
+    const width = (pixels) => visit.until((w) => document.querySelector('video').videoWidth === w, pixels);
+    await width(160);
+    await visit.plays();
+    await page.evaluate(() => {
+      const looks = (window.looks = []);
+      setInterval(() => looks.push(document.querySelector('video').currentTime), 1000);
+    });
+    gateway.ladder = ['small'];
+    await visit.says('#notice', 'There is no picture “low” here.');
+    await width(320);
+    await visit.plays();
+    const held = await page.evaluate(() => window.looks.slice(1).filter((at, i) => at === window.looks[i]).length);
+    assert.ok(held <= 1, `it stood still for ${held} s`);
+    await visit.until(() => document.querySelector('#quality').textContent === 'Autosourcesmall');
+    await page.selectOption('#quality', 'small');
+    await width(160);
+    await visit.live();
+  });
+
   story('a camera without a ladder has no menu of qualities', async (visit, page) => {
     await visit.enter('#/demo/hall');
     await visit.plays();
