@@ -93,14 +93,13 @@ export class Controls {
         : weekday(moment);
   }
 
-  /** What one may choose from; nothing to choose from is not shown. */
-  qualities(names) {
+  /** What one may choose from, and what is chosen; nothing to choose from is not shown. */
+  qualities(names, chosen) {
     const menu = $('quality');
     menu.parentElement.hidden = names.length < 2;
-    const wanted = localStorage.getItem(QUALITY) ?? '';
     const options = ['', ...names].map((name) => new Option(name || 'Auto', name));
     menu.replaceChildren(...options);
-    menu.value = names.includes(wanted) ? wanted : '';
+    menu.value = chosen;
   }
 
   speed(rate) {

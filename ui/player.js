@@ -23,6 +23,8 @@ const MEANING = {
   503: 'The footage cannot be reached at the moment.',
 };
 const FINAL = [400, 403, 404, 410];
+/** The rendition is not there, and will not come. */
+const GONE = [404, 410];
 const UNDECODABLE =
   'This browser cannot decode this camera’s X video. Try Safari, or Chrome or Edge on a machine that decodes it in hardware; or let the camera send H.264.';
 
@@ -46,6 +48,9 @@ function policy(maxNumRetry) {
 /** Buffers of picture and sound end at different places: less than this ahead of the picture is the end of what there is. */
 const SCRAP = 0.2;
 
+/** What one may choose from, from the best down, as people read them. */
+const namesOf = ({ levels }) => levels.map(nameOf).reverse();
+
 /** What a segment is packed in, by the end of its name. */
 const containerOf = ({ url }) => new URL(url).pathname.split('.').at(-1);
 /** A transport stream has no init section, but no word of HLS ends the one that was named before it. */
@@ -61,14 +66,18 @@ export class Player {
   #container = null;
   #beyond = null;
   #source = null;
+  /** Position at which `#hls` began; -1: near the end of live. */
+  #begun = -1;
   #timer = null;
   #failures = 0;
   #still = { position: -1, since: 0 };
   #repaired = 0;
   #quality = '';
+  /** The names that may be chosen, as they were told last. */
+  #offered = [];
 
   /** `tell`: { state({kind, text, live, retryAt}), outside(source), ended(moment), skipped(from, to), expired(),
-   * qualities(names) } */
+   * qualities(names, chosen), without(name) } */
   constructor(video, tell) {
     this.#video = video;
     this.#tell = tell;
@@ -150,7 +159,33 @@ export class Player {
   /** One rendition by name, or '' for what the line allows. The picture goes on; what is buffered ahead is fetched anew. */
   set quality(name) {
     this.#quality = name;
-    if (this.#hls) this.#hls.nextLevel = this.#level;
+    if (!this.#hls) return;
+    // hls.js takes up no rendition that has come since it began.
+    if (this.#offered.includes(name) && this.#level < 0) this.#reopen();
+    else this.#hls.nextLevel = this.#level;
+  }
+
+  /** Renditions come and go while one watches live, and hls.js reads their list once: another one reads it again. */
+  renew() {
+    const hls = this.#hls;
+    if (!hls || this.#timer || this.#source.kind !== 'live') return;
+    const scout = new Hls(CONFIG);
+    scout.on(Hls.Events.ERROR, (_, { fatal }) => fatal && scout.destroy());
+    scout.once(Hls.Events.MANIFEST_PARSED, () => {
+      if (hls === this.#hls) this.#offer(namesOf(scout));
+      scout.destroy();
+    });
+    scout.loadSource(this.#source.url);
+  }
+
+  /** Said only when it is news: the menu may be open. */
+  #offer(names) {
+    if (String(names) === String(this.#offered)) return;
+    this.#offered = names;
+    const chosen = this.#level >= 0 && names.includes(this.#quality);
+    // One that was away is back.
+    if (chosen) this.#hls.loadLevel = this.#level;
+    this.#tell.qualities(names, chosen ? this.#quality : '');
   }
 
   /** The wanted level; -1: hls.js chooses. A camera that lacks the rendition is shown as the line allows. */
@@ -162,12 +197,13 @@ export class Player {
     return this.#hls?.latestLevelDetails?.fragments ?? [];
   }
 
-  #reopen(moment = this.moment) {
+  /** Where the picture is; live at its end, unless a moment is named. */
+  #reopen(moment) {
     const { kind, at, play } = this.#source;
     const begun = this.#video.currentTime > 0;
     this.open({
       ...this.#source,
-      at: kind === 'live' ? undefined : (moment ?? at),
+      at: moment ?? (kind === 'live' ? undefined : (this.moment ?? at)),
       play: begun ? !this.#video.paused : play,
     });
   }
@@ -178,8 +214,8 @@ export class Player {
     hls.on(Hls.Events.LEVEL_UPDATED, (_, { details }) => forgetMaps(details.fragments));
     hls.on(Hls.Events.FRAG_LOADING, (_, { frag }) => hls === this.#hls && this.#packed(frag));
     hls.once(Hls.Events.MANIFEST_PARSED, () => {
-      // From the best down, as people read them.
-      this.#tell.qualities(hls.levels.map(nameOf).reverse());
+      this.#offered = [];
+      this.#offer(namesOf(hls));
       hls.loadLevel = this.#level;
       if (source.at === undefined) return this.#begin(source, -1);
       // hls.js loads segments as soon as it may load a media playlist, and that says where the wanted moment is: another
@@ -189,7 +225,7 @@ export class Player {
       scout.once(Hls.Events.LEVEL_LOADED, (_, { details }) => {
         scout.destroy();
         if (hls !== this.#hls) return;
-        const start = this.#start(details, source.at);
+        const start = this.#start(details, source);
         if (start === null) this.#tell.outside(source);
         else this.#begin(source, start);
       });
@@ -232,22 +268,27 @@ export class Player {
   }
 
   #begin(source, start) {
+    this.#begun = start;
     this.#hls.startLoad(start);
     if (source.play !== false) this.play();
   }
 
-  #start({ fragments, live }, at) {
+  #start({ fragments, live }, { kind, at }) {
     const position = positionAt(fragments, at);
     if (position !== null || !fragments.length) return position;
+    // A moment that live no longer shows, or not yet.
+    if (kind === 'live') return -1;
     if (at < fragments[0].programDateTime) return live ? null : fragments[0].start;
     const last = fragments.at(-1);
     const end = momentAt(fragments, Infinity);
     return at < end + CATALOGUE_LAG ? Math.max(last.start - last.duration, fragments[0].start) : null;
   }
 
-  #hlsError({ fatal, type, details, frag, response, networkDetails: xhr, mimeType }) {
+  #hlsError({ fatal, type, details, frag, context, response, networkDetails: xhr, mimeType }) {
     const status = response?.code ?? 0;
     if (status === 401) return this.#tell.expired();
+    if (details === Hls.ErrorDetails.LEVEL_LOAD_ERROR && GONE.includes(status) && this.#drop(context?.level, fatal))
+      return;
     const refused = frag && status >= 400 && status !== 503;
     if (refused && (fatal || frag.gap)) return this.#skip(frag, fatal);
     if (!fatal) return;
@@ -262,6 +303,22 @@ export class Player {
       return this.#fail(0, `The video cannot be played (${details}).`);
     this.#repaired = Date.now();
     this.#hls.recoverMediaError();
+  }
+
+  /** A rendition that is not there ends no film as long as there are others. hls.js goes over to one of them by itself and
+   * avoids this one; where it finds none that suits (it wants the same sound) it has stopped. */
+  #drop(index, fatal) {
+    const { levels } = this.#hls;
+    if (levels.length < 2 || !levels[index]) return false;
+    const name = nameOf(levels[index]);
+    // hls.js looks at it again now and then: said once.
+    if (name === this.#quality && this.#offered.includes(name)) this.#tell.without(name);
+    this.#offer(this.#offered.filter((other) => other !== name));
+    if (!fatal) return true;
+    // Trap: only now that nothing is under way; what hls.js loads or unpacks knows its level by number.
+    this.#hls.removeLevel(index);
+    this.#hls.startLoad(this.#video.currentTime || this.#begun);
+    return true;
   }
 
   /** One segment is missing or damaged. In a sliding playlist hls.js steps over it; in a VOD only over what the playlist

@@ -57,12 +57,17 @@ export class Viewer {
       skipped: (from, to) =>
         this.controls.notice(`The picture from ${clock(from)} to ${clock(to)} is missing or damaged.`),
       expired,
-      qualities: (names) => this.controls.qualities(names),
+      qualities: (names, chosen) => this.controls.qualities(names, chosen),
+      without: (name) => this.controls.notice(`There is no picture “${name}” here. Showing another quality.`),
     });
     this.timeline = new Timeline($('timeline'), $('tip'), (moment) => this.goTo(moment));
     this.controls = new Controls(this);
     this.video.addEventListener('timeupdate', () => this.#tick());
-    setInterval(() => !document.hidden && this.#refresh(), POLL);
+    setInterval(() => {
+      if (document.hidden) return;
+      this.#refresh();
+      this.player.renew();
+    }, POLL);
     $('previous').addEventListener('click', () => this.#turnTo(shiftDay(this.#day, -1)));
     $('next').addEventListener('click', () => this.#turnTo(shiftDay(this.#day, 1)));
     $('day').addEventListener('change', ({ target }) => target.value && this.#turnTo(dayOf(fromValue(target.value))));
@@ -224,7 +229,9 @@ export class Viewer {
     if (state.kind === 'playing') this.#target = null;
     const last = this.player.moment;
     const stands = state.kind === 'waiting' && this.mode === 'live' && last;
-    if (stands) state.text = `No new picture since ${clock(last)}. Waiting for the camera…`;
+    // What does not come is the camera's fault only where it is said to be.
+    const wanted = this.camera.live ? 'the next one' : 'the camera';
+    if (stands) state.text = `No new picture since ${clock(last)}. Waiting for ${wanted}…`;
     this.controls.show({ ...state, more: stands || state.live ? message(this.camera) : '' });
   }
 

@@ -22,8 +22,8 @@ use tokio_util::io::ReaderStream;
 use super::{context::Context, spool::folder_path};
 use crate::domain::{
     container::Container,
-    ladder::is_rendition,
-    live::{LiveSegment, LiveWindow},
+    ladder::{Rendition, is_rendition},
+    live::{AWAITED, LiveSegment, LiveWindow},
     name::secret_key,
     segment::{SOURCE, Segment, SegmentKey},
     session::LIVE_SEGMENTS,
@@ -46,9 +46,14 @@ impl Live {
         live
     }
 
-    /// Takes the next segment, or an older one of another rendition; `init`: the file of its init section.
+    /// Takes the next segment, or an older one of another rendition; `init`: the file of its init section. One that comes
+    /// too late is for replay only: live has listed its place as a gap.
     pub fn push(&self, segment: &Segment, init: Option<&str>) {
         let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
+        let newer = |other: &&LiveSegment| other.key.rendition == SOURCE && other.playlist_seq > segment.playlist_seq;
+        if segment.key.rendition != SOURCE && segments.iter().filter(newer).count() >= AWAITED {
+            return;
+        }
         let segment = LiveSegment {
             key: segment.key.clone(),
             file: spool::segment_file(segment.key.seq, segment.container()),
@@ -79,8 +84,11 @@ impl Live {
         self.segments.write().unwrap_or_else(PoisonError::into_inner).retain(|segment| segment.key != *key);
     }
 
-    fn segments(&self) -> Vec<LiveSegment> {
-        self.segments.read().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    /// The source, and the renditions that are still made: of one that was edited away nothing will follow.
+    fn segments(&self, ladder: &[Rendition]) -> Vec<LiveSegment> {
+        let wanted = |name: &str| name == SOURCE || ladder.iter().any(|rendition| rendition.name == name);
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        segments.iter().filter(|segment| wanted(&segment.key.rendition)).cloned().collect()
     }
 }
 
@@ -112,7 +120,8 @@ async fn window(State(context): State<Arc<Context>>) -> Response {
     let Some(applied) = context.applied() else {
         return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "2")], "no assignment yet\n").into_response();
     };
-    let window = LiveWindow { stream: applied.assignment.stream, segments: context.live.segments() };
+    let ladder = context.ladder.applied().map_or_else(Vec::new, |applied| applied.assignment.renditions);
+    let window = LiveWindow { stream: applied.assignment.stream, segments: context.live.segments(&ladder) };
     ([(header::CACHE_CONTROL, "no-store")], Json(window)).into_response()
 }
 
@@ -138,4 +147,50 @@ async fn file(
 fn open(context: &Context, path: &Path) -> std::io::Result<(tokio::fs::File, u64, std::time::SystemTime)> {
     let (file, length, modified) = context.spool.file(path)?;
     Ok((tokio::fs::File::from_std(file), length, modified))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::outbox::{Outbox, tests::sealed};
+
+    /// Sealed segments of a source, and one of them as a rendition.
+    async fn segments(count: u64) -> (Vec<Segment>, impl Fn(usize) -> Segment) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let outbox = Outbox::open(folder.path()).await.expect("opens");
+        sealed(&outbox, count).await;
+        let source = outbox.newest(LIVE_SEGMENTS).await.expect("reads");
+        let all = source.clone();
+        let low = move |n: usize| {
+            let mut rung = all[n].clone();
+            rung.key.rendition = "low".to_owned();
+            rung
+        };
+        (source, low)
+    }
+
+    /// Numbers of the rendition that live shows.
+    fn shown(live: &Live, ladder: &str) -> Vec<u64> {
+        let ladder = [Rendition { name: ladder.to_owned(), height: 180, video_bitrate_kbps: 150 }];
+        let all = live.segments(&ladder);
+        all.iter().filter(|segment| segment.key.rendition != SOURCE).map(|segment| segment.key.seq).collect()
+    }
+
+    #[tokio::test]
+    async fn a_rung_that_comes_too_late_is_not_live_any_more() {
+        let (source, low) = segments(5).await;
+        let live = Live::new(&source, |_| None);
+        for n in [4, 2, 3] {
+            live.push(&low(n), None);
+        }
+        assert_eq!(shown(&live, "low"), [3, 4]);
+    }
+
+    #[tokio::test]
+    async fn a_rendition_that_was_edited_away_is_not_live_any_more() {
+        let (source, low) = segments(2).await;
+        let live = Live::new(&source, |_| None);
+        live.push(&low(1), None);
+        assert_eq!((shown(&live, "low"), shown(&live, "small")), (vec![1], vec![]));
+    }
 }

@@ -172,7 +172,7 @@ impl Reader {
                    SELECT i.codecs, i.width, i.height, g.bytes * 8000000 / max(g.media_us, 1) AS bandwidth, g.start_us,
                      g.bytes, g.media_us, g.frames
                    FROM segments g JOIN inits i ON i.id = g.init_id
-                   WHERE g.camera_id = ?1 AND g.rendition = ?2 AND g.start_us >= ?3 AND g.start_us < ?4
+                   WHERE g.camera_id = ?1 AND g.rendition = ?2 AND g.start_us >= ?3 AND g.start_us < ?4 AND g.end_us > ?5
                    ORDER BY g.start_us DESC LIMIT 1000)
                  SELECT codecs, width, height, max(start_us) AS newest,
                    (SELECT max(bandwidth) FROM part) AS bandwidth,
@@ -184,6 +184,7 @@ impl Reader {
             .bind(rendition)
             .bind(earliest(from))
             .bind(to.as_microsecond())
+            .bind(from.as_microsecond())
             .fetch_optional(&self.pool)
             .await
             .map_err(sql("find a variant"))?;

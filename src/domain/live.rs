@@ -8,6 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{id::StreamId, segment::SegmentKey};
 
+/// So many of the source's newest segments a live rendition may still lack. A player holds three behind the end: what
+/// came later would come too late, and a gap that was once listed must stay one (RFC 8216bis, `EXT-X-GAP`).
+pub const AWAITED: usize = 2;
+
 /// The newest sealed segments of one stream, in the order of time; may span a change of session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

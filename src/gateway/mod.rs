@@ -66,6 +66,7 @@ pub fn routes(gateway: Gateway, registry: Arc<Registry>, ready: Readiness) -> Ro
         .route("/media/{stream}/{session}/{rendition}/{file}", get(media::media))
         .route("/live/{stream}/{session}/{rendition}/{file}", get(media::live))
         .with_state(Arc::clone(&app))
+        .layer(middleware::map_response(problem::in_our_words))
         .merge(telemetry::health_routes(registry, ready))
         .fallback(|| async { Problem::not_found("NotFound", "there is nothing at this address") })
         .layer(middleware::from_fn_with_state(app, access::guard))

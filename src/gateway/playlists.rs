@@ -7,7 +7,7 @@ use axum::{
     http::{HeaderValue, header},
     response::{IntoResponse, Response},
 };
-use jiff::{SignedDuration, Timestamp};
+use jiff::{SignedDuration, Timestamp, fmt::temporal::Pieces};
 use serde::Deserialize;
 
 use super::{App, live, problem::Problem, roster::Live};
@@ -54,7 +54,12 @@ pub(super) fn time(name: &str, text: Option<&str>) -> Result<Timestamp, Problem>
     // A plus sign that was not escaped arrives as a space.
     let text = text.replace(' ', "+");
     text.parse().map_err(|_| {
-        Problem::invalid(format!("{name} must be a time like 2026-01-31T08:00:00Z (RFC 3339), not {text:?}"))
+        let whole = Pieces::parse(&text).is_ok_and(|pieces| pieces.time().is_some() && pieces.offset().is_some());
+        Problem::invalid(if whole {
+            format!("{name} must lie between {:.0} and {:.0}, not at {text}", Timestamp::MIN, Timestamp::MAX)
+        } else {
+            format!("{name} must be a time like 2026-01-31T08:00:00Z (RFC 3339), not {text:?}")
+        })
     })
 }
 
@@ -99,7 +104,10 @@ impl Asked<'_> {
             Live::Unknown => Err(Problem::unknown_camera(self.namespace, self.name)),
             Live::NotRecorded => Err(Problem::not_found(
                 "NotRecorded",
-                format!("no pipeline records {}/{}: its earlier footage can be replayed", self.namespace, self.name),
+                format!(
+                    "no pipeline records {}/{}: what was recorded before, if anything, can be replayed",
+                    self.namespace, self.name
+                ),
             )),
             Live::From(stream, phase, problem) => {
                 let window = self.app.live.window(&stream).await?;
@@ -141,8 +149,13 @@ impl Asked<'_> {
     async fn live_master(&self) -> Result<Response, Problem> {
         let window = self.window().await?;
         let names: BTreeSet<&str> = window.segments.iter().map(|segment| segment.key.rendition.as_str()).collect();
-        // Names go into addresses: a capture pod may say anything.
-        let others = names.into_iter().filter(|name| is_rendition(name));
+        // Names go into addresses: a capture pod may say anything. One that is over has no playlist any more.
+        let source = live::entries(&window, SOURCE);
+        let goes_on = |name: &&str| {
+            let rung = live::entries(&window, name);
+            is_rendition(name) && !playlist::rendition(source.clone(), name, rung, Lacking::Live).is_empty()
+        };
+        let others = names.into_iter().filter(goes_on);
         let mut variants: Vec<Variant> = others.filter_map(|name| live::variant(&window, name, "live.m3u8")).collect();
         let source = live::variant(&window, SOURCE, "live.m3u8");
         variants.insert(0, source.ok_or_else(|| live::no_picture(self.name, None, None))?);

@@ -2,6 +2,7 @@
 
 use axum::{
     Json,
+    body::to_bytes,
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -65,4 +66,40 @@ impl IntoResponse for Problem {
         }
         response
     }
+}
+
+/// Longest sentence of a refusal that is not ours.
+const LONGEST: usize = 1024;
+
+/// A refusal that is not our own (the web framework's, or one without a body) in our form, with its headers.
+pub(super) async fn in_our_words(answer: Response) -> Response {
+    let status = answer.status();
+    let is_json = |value: &HeaderValue| value.as_bytes().starts_with(b"application/json");
+    let ours = answer.headers().get(header::CONTENT_TYPE).is_some_and(is_json);
+    if ours || !(status.is_client_error() || status.is_server_error()) {
+        return answer;
+    }
+    let (parts, body) = answer.into_parts();
+    let (reason, sentence) = match status {
+        StatusCode::METHOD_NOT_ALLOWED => ("MethodNotAllowed", "this address does not take this method: see Allow"),
+        StatusCode::PAYLOAD_TOO_LARGE => ("TooLarge", "the body of this request is too long"),
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => {
+            ("UnsupportedMediaType", "send a form: Content-Type application/x-www-form-urlencoded")
+        }
+        StatusCode::RANGE_NOT_SATISFIABLE => ("RangeNotSatisfiable", "the file is shorter: see Content-Range"),
+        _ => ("Invalid", "this request cannot be understood"),
+    };
+    // What is wrong with a query or a form only its reader knows.
+    let said = match reason {
+        "Invalid" => to_bytes(body, LONGEST).await.ok().and_then(|bytes| String::from_utf8(bytes.into()).ok()),
+        _ => None,
+    };
+    let said = said.as_deref().map(str::trim).filter(|said| !said.is_empty());
+    let mut response = Problem::new(status, reason, said.unwrap_or(sentence)).into_response();
+    for (name, value) in &parts.headers {
+        if *name != header::CONTENT_LENGTH {
+            response.headers_mut().entry(name).or_insert(value.clone());
+        }
+    }
+    response
 }

@@ -45,8 +45,8 @@ export const problem = (status, error, headers = {}) => [
   JSON.stringify({ reason: 'Test', error }),
 ];
 
-/** One gateway; all of them show the same clip. */
-export async function start(port = 0) {
+/** One gateway; all of them show the same clip. The first change of session comes `early` ms sooner than in a minute. */
+export async function start(port = 0, early = 0) {
   if (!folder) {
     folder = mkdtempSync(join(tmpdir(), 'dsn-ui-'));
     process.once('exit', () => rmSync(folder, { recursive: true, force: true }));
@@ -56,7 +56,7 @@ export async function start(port = 0) {
     }
   }
   const now = Date.now();
-  const begin = Math.floor(now / SEGMENT) * SEGMENT - 27 * 60 * MINUTE;
+  const begin = Math.floor(now / SEGMENT) * SEGMENT - 27 * 60 * MINUTE - early;
   const gap = (ago, minutes, reason, detail) => ({
     from: now - ago * MINUTE,
     to: now - (ago - minutes) * MINUTE,
@@ -83,6 +83,10 @@ export async function start(port = 0) {
       gap(40, 1, 'CaptureDied', 'ffmpeg was killed (signal 9)'),
     ],
     session: null,
+    /** Of the cameras only the one at the gate has a ladder. */
+    ladder: ['low'],
+    /** Live stands still for a while, as it does where capture begins anew. */
+    halt: { from: Infinity, to: Infinity },
     /** The DVR playlist ends here: a hole that is still waited for. */
     dvrEnd: Infinity,
     /** `(path, query) => [status, headers, body]` instead of the answer, or nothing. */
@@ -135,17 +139,18 @@ export async function start(port = 0) {
     list.length
       ? [200, M3U8, playlist(list, end, rendition, camera)]
       : problem(404, 'there is no footage in this range');
-  /** Of the cameras only the one at the gate has a ladder. */
   const master = (uri, camera) => {
     const mark = uri.includes('?') ? '&' : '?';
     const lines = ['#EXTM3U', '#EXT-X-VERSION:7', '#EXT-X-INDEPENDENT-SEGMENTS'];
-    const variant = (bandwidth, size, address) =>
+    const variant = (bandwidth, size, address, sound = 'mp4a.40.2') =>
       lines.push(
-        `#EXT-X-STREAM-INF:BANDWIDTH=${bandwidth},AVERAGE-BANDWIDTH=${bandwidth},CODECS="avc1.42c00c,mp4a.40.2",RESOLUTION=${size},FRAME-RATE=10.000`,
+        `#EXT-X-STREAM-INF:BANDWIDTH=${bandwidth},AVERAGE-BANDWIDTH=${bandwidth},CODECS="avc1.42c00c,${sound}",RESOLUTION=${size},FRAME-RATE=10.000`,
         address,
       );
     variant(400_000, '320x180', uri);
-    if (camera === 'gate') variant(150_000, '160x90', `${uri}${mark}rendition=low`);
+    const ladder = camera === 'gate' ? gateway.ladder : [];
+    for (const name of ladder)
+      variant(150_000, '160x90', `${uri}${mark}rendition=${name}`, name === 'alien' ? 'mp4a.40.5' : undefined);
     return [200, M3U8, `${lines.join('\n')}\n`];
   };
   const file = (path) => {
@@ -199,7 +204,12 @@ export async function start(port = 0) {
     }
     if (kind === 'hls' && what.endsWith('-master.m3u8'))
       return master(what.replace('-master', '') + url.search, camera);
-    if (kind === 'hls' && what === 'live.m3u8') return hls(segments(at - 6 * SEGMENT, at - SEGMENT), false, rendition, camera);
+    if (kind === 'hls' && what === 'live.m3u8' && ![...gateway.ladder, 'source'].includes(rendition))
+      return problem(404, 'there is no such rendition');
+    if (kind === 'hls' && what === 'live.m3u8') {
+      const edge = at > gateway.halt.from && at < gateway.halt.to ? gateway.halt.from : at;
+      return hls(segments(edge - 6 * SEGMENT, edge - SEGMENT), false, rendition, camera);
+    }
     if (kind === 'hls' && what === 'dvr.m3u8')
       return hls(segments(at - 120 * MINUTE, Math.min(at - 3 * SEGMENT, gateway.dvrEnd)), false, rendition, camera);
     if (kind === 'hls' && what === 'replay.m3u8')
@@ -212,7 +222,11 @@ export async function start(port = 0) {
         rendition,
         camera,
       );
-    if (kind === 'media') return file(join(folder, ...path.split('/').slice(-2)));
+    if (kind === 'media') {
+      // All renditions beside the source are of one film.
+      const [name, segment] = path.split('/').slice(-2);
+      return file(join(folder, name === 'source' ? name : 'low', segment));
+    }
     return problem(404, 'there is no such page');
   }
 

@@ -21,9 +21,9 @@ before(async () => {
 after(() => browser?.close());
 
 /** A test with a gateway and a browser window of its own: they mostly wait for pictures, so they wait together. */
-function story(name, run, options = {}) {
+function story(name, run, { early, ...options } = {}) {
   test(name, { timeout: 120_000 }, async () => {
-    const gateway = await start();
+    const gateway = await start(0, early);
     const visit = await Visit.open(browser, gateway, { viewport: { width: 1024, height: 800 }, ...options });
     try {
       await run(visit, visit.page, gateway);
@@ -123,6 +123,45 @@ describe('the page', { concurrency: 4 }, () => {
       await visit.keep(`quality-${what}`);
     });
 
+  const choices = (page) => page.locator('#quality option').allInnerTexts();
+
+  // hls.js goes over by itself only to what sounds the same.
+  for (const name of ['low', 'alien'])
+    story(`a rendition that has nothing of a time does not end the film: ${name}`, async (visit, page, gateway) => {
+      gateway.ladder = [name];
+      gateway.fault = (path, query) =>
+        path.endsWith('replay.m3u8') && query.has('rendition') ? problem(404, 'nothing of it is there') : null;
+      await page.addInitScript((wanted) => localStorage.setItem('dsn.quality', wanted), name);
+      const older = Date.now() - 5 * HOUR;
+      await visit.enter(`#/demo/gate/at/${new Date(older).toISOString()}`);
+      await visit.shows(older);
+      await visit.says('#notice', `There is no picture “${name}” here.`);
+      assert.deepEqual(await choices(page), ['Auto', 'source']);
+    });
+
+  story('a live rendition that is renamed changes over without a halt', async (visit, page, gateway) => {
+    await visit.enter('#/demo/gate');
+    await visit.plays();
+    await page.selectOption('#quality', 'low');
+    const width = (pixels) => visit.until((w) => document.querySelector('video').videoWidth === w, pixels);
+    await width(160);
+    await visit.plays();
+    await page.evaluate(() => {
+      const looks = (window.looks = []);
+      setInterval(() => looks.push(document.querySelector('video').currentTime), 1000);
+    });
+    gateway.ladder = ['small'];
+    await visit.says('#notice', 'There is no picture “low” here.');
+    await width(320);
+    await visit.plays();
+    const held = await page.evaluate(() => window.looks.slice(1).filter((at, i) => at === window.looks[i]).length);
+    assert.ok(held <= 1, `it stood still for ${held} s`);
+    await visit.until(() => document.querySelector('#quality').textContent === 'Autosourcesmall');
+    await page.selectOption('#quality', 'small');
+    await width(160);
+    await visit.live();
+  });
+
   story('a camera without a ladder has no menu of qualities', async (visit, page) => {
     await visit.enter('#/demo/hall');
     await visit.plays();
@@ -143,6 +182,40 @@ describe('the page', { concurrency: 4 }, () => {
       const kinds = gateway.asked.filter((line) => line.includes('?at=')).map((line) => /\.(m4s|ts)\?/.exec(line)[1]);
       assert.deepEqual([...new Set(kinds)], toStream ? ['m4s', 'ts'] : ['ts', 'm4s']);
     });
+
+  for (const [what, toStream] of [
+    ['MP4', false],
+    ['a transport stream', true],
+  ])
+    story(
+      `live goes over to ${what} once, and forwards`,
+      async (visit, page, gateway) => {
+        await visit.enter('#/demo/hall');
+        await visit.plays();
+        const change = gateway.goesOver(Date.now(), toStream);
+        // Then the begin of live still lies before the change when the picture has come to it.
+        gateway.halt = { from: change + 4000, to: change + 12_000 };
+        await page.evaluate(() => {
+          const moments = (window.moments = []);
+          const look = () => {
+            const { dateTime } = document.querySelector('#clock');
+            if (dateTime) moments.push(Date.parse(dateTime));
+          };
+          setInterval(look, 50);
+          document.querySelector('video').addEventListener('loadedmetadata', () => (window.begun = (window.begun ?? 0) + 1));
+        });
+        // Longer than a look: the change has yet to come.
+        const over = (m) => Date.parse(document.querySelector('#clock').dateTime) > m + 8000;
+        await page.waitForFunction(over, change, { polling: 100, timeout: 60_000 });
+        const moments = await page.evaluate(() => window.moments);
+        const steps = moments.slice(1).map((moment, i) => moment - moments[i]);
+        assert.ok(moments[0] < change, 'it was watched');
+        const [back, ahead] = [Math.min(...steps), Math.max(...steps)];
+        assert.ok(back > -300 && ahead < 4500, `${back} … ${ahead} ms`);
+        assert.equal(await page.evaluate(() => window.begun), 1);
+      },
+      { early: toStream ? 95_000 : 35_000 },
+    );
 
   story('what DVR does not hold yet, replay shows', async (visit, page, gateway) => {
     const moment = Date.now() - 30 * MINUTE;

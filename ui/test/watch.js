@@ -61,19 +61,21 @@ function watch(seconds) {
     const moments = [];
     const heights = [];
     const media = [];
+    const times = [];
     // A player that has just begun may lag behind its sound on a busy machine, and catches up.
     let began = performance.now() + 4000;
     const next = (now, { mediaTime }) => {
       if (now < began) return video.requestVideoFrameCallback(next);
       if (!frames.length) began = now;
       media.push(mediaTime);
+      times.push(now / 1000);
       frames.push(number());
       if (heights.at(-1) !== video.videoHeight) heights.push(video.videoHeight);
       // Empty while another quality takes over.
       const { dateTime } = document.querySelector('#clock');
       if (dateTime) moments.push(dateTime);
       if (performance.now() - began < seconds * 1000) return video.requestVideoFrameCallback(next);
-      resolve({ frames, heights, moments, media, seconds: (performance.now() - began) / 1000 });
+      resolve({ frames, heights, moments, media, times, seconds: (performance.now() - began) / 1000 });
     };
     video.requestVideoFrameCallback(next);
   });

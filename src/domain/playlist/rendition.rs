@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use jiff::SignedDuration;
 
 use super::{Entry, newest_wins};
+use crate::domain::live::AWAITED;
 
 /// A transcoder gives up what is older than five minutes; then it has to be sealed, uploaded and catalogued.
 const MAY_STILL_COME: SignedDuration = SignedDuration::from_mins(7);
@@ -15,7 +16,7 @@ const MAY_STILL_COME: SignedDuration = SignedDuration::from_mins(7);
 /// What it means that the rendition lacks a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lacking {
-    /// The newest are on their way: the list ends before them.
+    /// The newest are waited for ([`AWAITED`]); what lags more is a gap for good, and a rendition that lags more is over.
     Live,
     /// What may still come is waited for: a list that only grows must not change its mind.
     Dvr,
@@ -34,13 +35,18 @@ pub fn rendition(source: Vec<Entry>, name: &str, found: Vec<Entry>, lacking: Lac
             found.remove(&key).unwrap_or_else(|| without(entry, name))
         })
         .collect();
-    if entries.iter().all(|entry| entry.lacking) {
+    let made = entries.iter().rposition(|entry| !entry.lacking).map_or(0, |last| last + 1);
+    // Trap: a live playlist that stands still is no error to a player, it waits for more until it freezes.
+    if made == 0 || (lacking == Lacking::Live && made + AWAITED < entries.len()) {
         return Vec::new();
     }
     let newest = entries.last().map(|entry| entry.end);
     let end = match lacking {
         Lacking::Replay => entries.len(),
-        Lacking::Live => entries.iter().rposition(|entry| !entry.lacking).map_or(0, |last| last + 1),
+        Lacking::Live => {
+            let awaited = entries.len().saturating_sub(AWAITED);
+            entries.iter().skip(awaited).position(|entry| entry.lacking).map_or(entries.len(), |hole| awaited + hole)
+        }
         Lacking::Dvr => {
             let hopeful =
                 |entry: &Entry| newest.is_some_and(|newest| newest.duration_since(entry.end) < MAY_STILL_COME);

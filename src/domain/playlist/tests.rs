@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
-use crate::domain::segment::GapReason;
+use crate::domain::{live::AWAITED, segment::GapReason};
 
 fn session(n: u128) -> SessionId {
     SessionId(Uuid::from_u128(n))
@@ -337,19 +337,21 @@ fn a_rendition_lists_what_the_source_lists_and_says_what_it_lacks() {
 }
 
 #[test]
-fn a_live_rendition_ends_with_its_newest_segment_and_keeps_the_numbers_of_the_source() {
-    let source = run(1, 0, 6, 0, (10, 3));
-    let found = rungs(&source, &[12, 15]);
-    let shaped = rendition(source.clone(), "480p", found, Lacking::Live);
-    let text = live(shaped).expect("entries");
+fn a_live_rendition_waits_for_its_newest_segments_and_keeps_the_numbers_of_the_source() {
+    let source = run(1, 0, 7, 0, (10, 3));
+    let shaped = |without: &[u64]| rendition(source.clone(), "480p", rungs(&source, without), Lacking::Live);
+    let text = live(shaped(&[13, 16])).expect("entries");
     let playlist = parsed(&text);
-    assert_eq!((playlist.media_sequence, playlist.segments.len()), (10, 5));
+    assert_eq!((playlist.media_sequence, playlist.segments.len()), (11, 5));
     assert_eq!(text.matches("#EXT-X-GAP").count(), 1);
     assert!(
-        text.contains("/480p/00000004.m4s") && !text.contains("00000005.m4s") && !text.contains("/source/"),
+        text.contains("/480p/00000005.m4s") && !text.contains("00000006.m4s") && !text.contains("/source/"),
         "{text}"
     );
-    assert!(rendition(source, "480p", vec![], Lacking::Live).is_empty());
+    // One that is on its way is no gap, though a newer one is there.
+    assert_eq!(shaped(&[15]).len(), 5);
+    assert!(rendition(source.clone(), "480p", vec![], Lacking::Live).is_empty());
+    assert_eq!((shaped(&[15, 16]).len(), shaped(&[14, 15, 16]).len()), (5, 0), "it is over");
 }
 
 #[test]
@@ -395,5 +397,22 @@ proptest! {
             prop_assert_eq!(rung.lacking, without.contains(&entry.playlist_seq));
         }
         prop_assert!(shaped.is_empty() || shaped.iter().any(|entry| !entry.lacking));
+    }
+
+    /// What a live list has said of a segment it says again: neither is a gap taken back, nor does the list get shorter.
+    #[test]
+    fn a_live_gap_stays_a_gap(delays in prop::collection::vec(0..6_usize, 12)) {
+        let source = run(1, 0, 12, 0, (10, 3));
+        let mut before: Vec<Entry> = Vec::new();
+        for now in 1..=source.len() {
+            // As the agent takes them in: what comes too late it keeps to itself.
+            let found = (0..now).filter(|n| delays[*n] < now - n && delays[*n] <= AWAITED);
+            let without: Vec<u64> = (0..12).filter(|n| !found.clone().any(|f| f == *n)).map(|n| n as u64 + 10).collect();
+            let shaped = rendition(source[..now].to_vec(), "480p", rungs(&source[..now], &without), Lacking::Live);
+            if shaped.is_empty() { continue }
+            prop_assert!(shaped.len() >= before.len());
+            prop_assert_eq!(&shaped[..before.len()], &before[..]);
+            before = shaped;
+        }
     }
 }

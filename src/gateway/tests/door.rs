@@ -3,7 +3,10 @@
 use reqwest::{Response, StatusCode};
 use serde_json::Value;
 
-use super::{World, world};
+use wiremock::ResponseTemplate;
+
+use super::{World, media_path, world};
+use crate::catalogue::fixture::{bytes_of, segments};
 
 #[tokio::test]
 async fn nothing_but_the_page_and_health_is_public() {
@@ -106,4 +109,40 @@ async fn wrong_passwords_are_slowed_down() {
         last = request.send().await.expect("answers").status();
     }
     assert_eq!(last, StatusCode::TOO_MANY_REQUESTS);
+}
+
+#[tokio::test]
+async fn every_refusal_is_a_sentence() {
+    let world = world().await;
+    world.record(segments(1, 0..1, 0)).await;
+    world.store(ResponseTemplate::new(200).set_body_bytes(bytes_of(1, 0))).await;
+    let address = |path: &str| format!("http://{}{path}", world.address);
+    let get = |path: &str| world.request(path).basic_auth("admin", Some("secret"));
+    let log_in = || world.client.post(address("/login"));
+    let segment = get(&media_path(1, 0)).header("range", "bytes=99-");
+    for (request, status, reason) in [
+        (get("/hls/demo/camera/replay.m3u8?start=a&start=b"), 400, "Invalid"),
+        (get("/hls/demo/%ff/live.m3u8"), 400, "Invalid"),
+        (get("/api/ledger?limit=x"), 400, "Invalid"),
+        (log_in().json(&serde_json::json!({"username": "admin"})), 415, "UnsupportedMediaType"),
+        (log_in().form(&[("username", "admin")]), 422, "Invalid"),
+        (log_in().form(&[("username", "a".repeat(2 << 20))]), 413, "TooLarge"),
+        (world.client.put(address("/login")), 405, "MethodNotAllowed"),
+        (segment, 416, "RangeNotSatisfiable"),
+    ] {
+        let answer = request.send().await.expect("answers");
+        assert_eq!(answer.status().as_u16(), status);
+        assert_eq!(answer.headers()["cache-control"], "no-store");
+        let told = match status {
+            405 => Some(("allow", "GET,HEAD,POST")),
+            416 => Some(("content-range", "bytes */11")),
+            _ => None,
+        };
+        if let Some((name, value)) = told {
+            assert_eq!(answer.headers()[name], value);
+        }
+        let body: Value = answer.json().await.expect("JSON");
+        assert_eq!(body["reason"], reason, "{body}");
+        assert!(body["error"].as_str().is_some_and(|sentence| sentence.len() > 20), "{body}");
+    }
 }

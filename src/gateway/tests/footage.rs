@@ -64,6 +64,9 @@ async fn bad_times_get_a_sentence() {
         );
     }
     assert_eq!(world.refusal("/api/cameras/demo/camera/coverage?from=x").await.0, 400);
+    let late = "/hls/demo/camera/replay.m3u8?start=2026-01-02T03:00:00Z&end=9999-12-31T00:00:00Z";
+    let said = world.get(late).await.text().await.expect("text");
+    assert!(said.contains("end must lie between") && !said.contains("RFC 3339"), "{said}");
 }
 
 #[tokio::test]
@@ -262,4 +265,10 @@ async fn a_recorded_rendition_is_listed_in_the_master_and_says_what_it_lacks() {
     let text = world.text(&format!("{RANGE}&rendition=480p")).await;
     assert_eq!((text.matches("#EXTINF").count(), text.matches("#EXT-X-GAP").count()), (5, 2), "{text}");
     assert_eq!(world.refusal(&format!("{RANGE}&rendition=240p")).await, (404, "NoRendition".into()));
+    // The rendition ended at 03:00:16, all of it at 03:00:20.
+    let master = |from| format!("/hls/demo/camera/master.m3u8?start=2026-01-02T{from}Z&end=2026-01-02T04:00:00Z");
+    let after = world.text(&master("03:00:16")).await;
+    assert_eq!(after.matches("#EXT-X-STREAM-INF").count(), 1, "{after}");
+    assert_eq!(world.text(&master("03:00:15")).await.matches("#EXT-X-STREAM-INF").count(), 2);
+    assert_eq!(world.refusal(&master("03:00:20")).await, (404, "NoFootage".into()));
 }

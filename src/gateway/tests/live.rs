@@ -184,3 +184,14 @@ async fn live_renditions_line_up_with_the_source() {
     let refused = world.refusal("/hls/demo/camera/live.m3u8?rendition=8k").await;
     assert_eq!(refused, (404, "NoRendition".into()));
 }
+
+#[tokio::test]
+async fn a_live_rendition_that_is_over_is_said_to_be_none() {
+    let world = world().await;
+    let source = just_now(8);
+    world.live_with([source.clone(), rungs(&source[..5])].concat()).await;
+    let master = world.text("/hls/demo/camera/master.m3u8").await;
+    assert!(master.contains("live.m3u8") && !master.contains("480p"), "{master}");
+    let refused = world.refusal("/hls/demo/camera/live.m3u8?rendition=480p").await;
+    assert_eq!(refused, (404, "NoRendition".into()));
+}
