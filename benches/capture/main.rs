@@ -61,7 +61,7 @@ async fn main() {
         fs::write(pod.path("agent/amqp-url"), rabbit.url()).expect("writes");
         let ear = listen(&rabbit, &pod).await;
         pod.start_runner();
-        let agent = Agent::with_log(&pod, "info");
+        let mut agent = Agent::with_log(&pod, "info");
         pod.await_segments(1, Duration::from_secs(60));
         tokio::time::sleep(WARM_UP).await;
         let ffmpeg = pod.ffmpeg().expect("ffmpeg runs");
@@ -77,7 +77,10 @@ async fn main() {
             samples.push(usage::memory(pid).most);
         }
         let alone = command_line(ffmpeg);
-        drop((agent, ear));
+        // Not in the middle of an upload: the storage agent of the test would say so.
+        agent.terminate();
+        agent.process.wait().expect("it ends");
+        drop(ear);
         pod.stop_runner();
 
         let alone = Alone::start(&alone, &pod);

@@ -3,6 +3,8 @@
 //! Segments come out of `SQLite` many in one value, as JSON: every row costs a trip between the thread of its connection
 //! and ours, which takes longer than to read it.
 
+use std::sync::Arc;
+
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, de::DeserializeOwned};
 
@@ -62,8 +64,8 @@ impl RunRow {
     fn into_entries(self, rendition: &str) -> Result<impl Iterator<Item = Entry>, Error> {
         let stream: StreamId = self.stream.parse().map_err(|_| Error::Unreadable { what: "stream" })?;
         let session: SessionId = self.session.parse().map_err(|_| Error::Unreadable { what: "session" })?;
-        let folder = playlist::folder("/media", stream, session, rendition);
-        let init = (!self.init_cid.is_empty()).then(|| init_file(&self.init_sha256));
+        let folder: Arc<str> = playlist::folder("/media", stream, session, rendition).into();
+        let init: Option<Arc<str>> = (!self.init_cid.is_empty()).then(|| init_file(&self.init_sha256).into());
         let rows: Vec<SegmentRow> = unpack(&self.segments)?;
         Ok(rows.into_iter().map(move |row| Entry {
             folder: folder.clone(),

@@ -179,9 +179,9 @@ pub(super) fn entries(window: &LiveWindow, rendition: &str) -> Vec<Entry> {
         .iter()
         .filter(|segment| segment.key.rendition == rendition)
         .map(|segment| Entry {
-            folder: playlist::folder("/live", segment.key.stream, segment.key.session, &segment.key.rendition),
+            folder: playlist::folder("/live", segment.key.stream, segment.key.session, &segment.key.rendition).into(),
             key: segment.key.clone(),
-            init: segment.init.clone(),
+            init: segment.init.as_deref().map(Into::into),
             start: segment.start,
             end: segment.end,
             media_us: segment.media_us,

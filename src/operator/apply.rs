@@ -15,7 +15,7 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Resource, ResourceExt,
-    api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions},
+    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
     core::{NamespaceResourceScope, object::HasStatus},
     runtime::reflector::Store,
 };
@@ -28,7 +28,7 @@ use super::{
     context::{self, Context, Stores},
     error::{Error, Verb},
     events, labels,
-    watch::Packed,
+    watch::{Packed, Tag},
 };
 use crate::api::{CameraStatus, PipelineStatus, StorageNodeStatus};
 
@@ -244,31 +244,27 @@ pub async fn secret_once_with(
 
 /// Deletes an object, and only the very one that was seen.
 async fn delete<K: Child>(ctx: &Context, object: &Packed<K>) -> Result<(), Error> {
-    let (kind, name, namespace) = (K::kind(&()), object.name_any(), object.namespace().unwrap_or_default());
-    if object.meta().deletion_timestamp.is_some() {
+    let (kind, Tag { namespace, name, uid, .. }) = (K::kind(&()), object.tag());
+    if object.tag().deleting {
         return Ok(());
     }
-    let api: Api<K> = Api::namespaced(ctx.client.clone(), &namespace);
-    let preconditions = Preconditions { uid: object.uid(), resource_version: None };
+    let api: Api<K> = Api::namespaced(ctx.client.clone(), namespace);
+    let preconditions = Preconditions { uid: Some(uid.to_string()), resource_version: None };
     ctx.metrics.api_request(Verb::Delete, &kind);
-    match api.delete(&name, &DeleteParams::background().preconditions(preconditions)).await {
+    match api.delete(name, &DeleteParams::background().preconditions(preconditions)).await {
         Ok(_) => {
-            tracing::info!(%kind, namespace, name, "deleted");
+            tracing::info!(%kind, %namespace, %name, "deleted");
             Ok(())
         }
         // Gone already, or another one of that name: nothing of what we saw is left.
         Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
-        Err(error) => Err(Error::api(Verb::Delete, kind, name, error)),
+        Err(error) => Err(Error::api(Verb::Delete, kind, &**name, error)),
     }
 }
 
 /// Deletes the watched objects of a namespace that `stale` names; how many that were.
-pub async fn prune<K: Child>(
-    ctx: &Context,
-    namespace: &str,
-    stale: impl Fn(&ObjectMeta) -> bool,
-) -> Result<usize, Error> {
-    let candidates = context::select(K::store(&ctx.stores), namespace, |object| stale(object.meta()));
+pub async fn prune<K: Child>(ctx: &Context, namespace: &str, stale: impl Fn(&Tag) -> bool) -> Result<usize, Error> {
+    let candidates = context::select(K::store(&ctx.stores), namespace, |object| stale(object.tag()));
     for object in &candidates {
         delete(ctx, object).await?;
     }

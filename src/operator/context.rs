@@ -16,13 +16,18 @@ use k8s_openapi::api::{
 };
 use kube::{
     Client, Resource,
-    runtime::reflector::{ObjectRef, Store},
+    runtime::reflector::{Lookup, ObjectRef, Store},
 };
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
-    backoff::Backoffs, broker::Desk, camera::credentials::Credentials, events::Events, metrics::Metrics,
-    settling::Settling, watch::Packed,
+    backoff::Backoffs,
+    broker::Desk,
+    camera::credentials::Credentials,
+    events::Events,
+    metrics::Metrics,
+    settling::Settling,
+    watch::{Packed, Tag},
 };
 use crate::{
     api::{Camera, Pipeline, StorageNode},
@@ -133,25 +138,25 @@ pub struct Stores {
 /// thousand, of which one reconcile is concerned with a few.
 pub fn select<K>(store: &Store<K>, namespace: &str, keep: impl Fn(&K) -> bool) -> Vec<Arc<K>>
 where
-    K: Resource<DynamicType = ()> + Clone + 'static,
+    K: Lookup<DynamicType = ()> + Clone + 'static,
 {
-    let mut found = store.state_filter(|object| object.meta().namespace.as_deref() == Some(namespace) && keep(object));
-    found.sort_by(|a, b| a.meta().name.cmp(&b.meta().name));
+    let mut found = store.state_filter(|object| object.namespace().as_deref() == Some(namespace) && keep(object));
+    found.sort_by(|a, b| a.name().cmp(&b.name()));
     found
 }
 
 /// [`select`] among children, for a look at more than their metadata.
-pub fn unpacked<K>(store: &Store<Packed<K>>, namespace: &str, keep: impl Fn(&Packed<K>) -> bool) -> Vec<Arc<K>>
+pub fn unpacked<K>(store: &Store<Packed<K>>, namespace: &str, keep: impl Fn(&Tag) -> bool) -> Vec<Arc<K>>
 where
     K: Resource<DynamicType = ()> + Clone + Serialize + DeserializeOwned + 'static,
 {
-    select(store, namespace, keep).into_iter().map(|child| child.unpack()).collect()
+    select(store, namespace, |child| keep(child.tag())).into_iter().map(|child| child.unpack()).collect()
 }
 
 /// The objects of a namespace, in the order of their names.
 pub fn in_namespace<K>(store: &Store<K>, namespace: &str) -> Vec<Arc<K>>
 where
-    K: Resource<DynamicType = ()> + Clone + 'static,
+    K: Lookup<DynamicType = ()> + Clone + 'static,
 {
     select(store, namespace, |_| true)
 }
@@ -159,7 +164,7 @@ where
 /// One object by name.
 pub fn get<K>(store: &Store<K>, namespace: &str, name: &str) -> Option<Arc<K>>
 where
-    K: Resource<DynamicType = ()> + Clone + 'static,
+    K: Lookup<DynamicType = ()> + Clone + 'static,
 {
     store.get(&ObjectRef::new(name).within(namespace))
 }

@@ -17,11 +17,11 @@ use kube::{
     core::NamespaceResourceScope,
     runtime::{
         controller::ReconcileRequest,
-        reflector::{ObjectRef, Store, store::Writer},
+        reflector::{self, ObjectRef, Store, store::Writer},
         watcher,
     },
 };
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 use tokio::task::JoinSet;
 
 use self::feed::{Seen, watch};
@@ -34,7 +34,7 @@ use crate::api::{Camera, Pipeline, StorageNode};
 mod feed;
 mod packed;
 
-pub use self::packed::Packed;
+pub use self::packed::{Packed, Tag};
 
 /// Objects of one answer to a list: it is held whole while it is read, and memory once taken is hardly given back.
 const PAGE: u32 = 50;
@@ -101,15 +101,14 @@ impl Triggers {
     }
 
     /// Enqueues the owner of a child, as its labels name it.
-    async fn owner_of<K: ResourceExt>(&self, stores: &Stores, child: &K) {
-        let namespace = child.namespace().unwrap_or_default();
-        if let Some(pipeline) = child.labels().get(labels::PIPELINE) {
-            self.pipeline(&namespace, pipeline).await;
+    async fn owner_of(&self, stores: &Stores, child: &Tag) {
+        if let Some(pipeline) = &child.pipeline {
+            self.pipeline(&child.namespace, pipeline).await;
         }
-        if let Some(node) = child.labels().get(labels::STORAGE_NODE) {
-            self.storage_node(&namespace, node).await;
-        } else if child.labels().contains_key(labels::GROUP) {
-            self.storage_nodes_of(stores, &namespace).await;
+        if let Some(node) = &child.storage_node {
+            self.storage_node(&child.namespace, node).await;
+        } else if child.group.is_some() {
+            self.storage_nodes_of(stores, &child.namespace).await;
         }
     }
 
@@ -167,7 +166,7 @@ pub struct Writers {
 pub fn stores() -> (Stores, Writers) {
     fn pair<K>() -> (Store<K>, Writer<K>)
     where
-        K: Resource<DynamicType = ()> + Clone + 'static,
+        K: reflector::Lookup<DynamicType = ()> + Clone + 'static,
     {
         let writer = Writer::new(());
         (writer.as_reader(), writer)
@@ -329,9 +328,8 @@ fn whole<K>(object: K) -> K {
 }
 
 /// Of a Pod its labels and its status are looked at; the rest is most of it.
-fn without_spec(mut pod: Pod) -> Packed<Pod> {
-    pod.spec = None;
-    Packed::of(pod)
+fn without_spec(pod: &Pod) -> Packed<Pod> {
+    Packed::of(&Pod { spec: None, ..pod.clone() })
 }
 
 fn children<K>(
@@ -339,23 +337,24 @@ fn children<K>(
     api: Api<K>,
     config: &watcher::Config,
     writer: Writer<Packed<K>>,
-    kept: fn(K) -> Packed<K>,
+    kept: fn(&K) -> Packed<K>,
     stores: &Stores,
     triggers: &Triggers,
 ) where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    K: Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned + Send + Sync + 'static,
 {
     let (stores, triggers) = (stores.clone(), triggers.clone());
+    let kept = move |child: K| kept(&child);
     tasks.spawn(watch(api, config.clone(), writer, kept, move |seen: Seen<Packed<K>>| {
         let (stores, triggers) = (stores.clone(), triggers.clone());
         async move {
             match seen {
                 Seen::Listed(children) => {
                     for child in children {
-                        triggers.owner_of(&stores, &*child).await;
+                        triggers.owner_of(&stores, child.tag()).await;
                     }
                 }
-                Seen::There { after: child, .. } | Seen::Gone(child) => triggers.owner_of(&stores, &child).await,
+                Seen::There { after: child, .. } | Seen::Gone(child) => triggers.owner_of(&stores, child.tag()).await,
             }
         }
     }));

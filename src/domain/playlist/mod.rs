@@ -6,6 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write,
+    sync::Arc,
 };
 
 use jiff::{SignedDuration, Timestamp};
@@ -43,9 +44,9 @@ pub struct Entry {
     /// Identity.
     pub key: SegmentKey,
     /// Address of the folder that the segment and its init section are asked for in.
-    pub folder: String,
+    pub folder: Arc<str>,
     /// Name of the init section in `folder`; absent for MPEG-TS.
-    pub init: Option<String>,
+    pub init: Option<Arc<str>>,
     /// Wall-clock begin.
     pub start: Timestamp,
     /// Wall-clock end.
@@ -63,14 +64,11 @@ pub struct Entry {
 }
 
 impl Entry {
-    fn uri(&self, seq: u64) -> String {
-        format!("{}/{}", self.folder, segment_file(seq, Container::of_init(self.init.as_ref())))
-    }
-
     /// Lists number `seq` of its session, so many µs long.
     fn list(&self, out: &mut String, seq: u64, media_us: u64) {
         let (seconds, rest) = (media_us / 1_000_000, media_us % 1_000_000);
-        let _ = writeln!(out, "#EXTINF:{seconds}.{rest:06},\n{}", self.uri(seq));
+        let file = segment_file(seq, Container::of_init(self.init.as_ref()));
+        let _ = writeln!(out, "#EXTINF:{seconds}.{rest:06},\n{}/{file}", self.folder);
     }
 
     /// Media time rounded to whole seconds, as RFC 8216 §4.3.3.1 compares it with the target duration.

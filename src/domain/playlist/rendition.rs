@@ -59,7 +59,7 @@ pub fn rendition(source: Vec<Entry>, name: &str, found: Vec<Entry>, lacking: Lac
 
 /// The place of a segment that the rendition does not have.
 fn without(source: Entry, name: &str) -> Entry {
-    let folder = source.folder.rsplit_once('/').map_or(name.to_owned(), |(root, _)| format!("{root}/{name}"));
+    let folder = source.folder.rsplit_once('/').map_or(name.into(), |(root, _)| format!("{root}/{name}").into());
     let mut key = source.key;
     name.clone_into(&mut key.rendition);
     Entry { key, folder, lacking: true, ..source }

@@ -22,7 +22,7 @@ fn at(ms: i64) -> Timestamp {
 fn entry(n: u128, seq: u64, from: i64, to: i64, numbers: (u64, u64)) -> Entry {
     Entry {
         key: SegmentKey { stream: stream(), rendition: "source".into(), session: session(n), seq },
-        folder: format!("/media/s/{n}/source"),
+        folder: format!("/media/s/{n}/source").into(),
         init: Some("init.mp4".into()),
         start: at(from),
         end: at(to),
@@ -32,6 +32,11 @@ fn entry(n: u128, seq: u64, from: i64, to: i64, numbers: (u64, u64)) -> Entry {
         target_seconds: 4,
         lacking: false,
     }
+}
+
+/// The address of an entry in playlists.
+fn uri(entry: &Entry) -> String {
+    format!("{}/{:08}.m4s", entry.folder, entry.key.seq)
 }
 
 /// `count` contiguous segments of 4 s.
@@ -266,7 +271,7 @@ fn footage() -> impl Strategy<Value = Vec<Entry>> {
 proptest! {
     #[test]
     fn replay_plays_every_segment_once_in_order(entries in footage().prop_shuffle()) {
-        let mut expected: Vec<_> = entries.iter().map(|e| (e.start, e.uri(e.key.seq))).collect();
+        let mut expected: Vec<_> = entries.iter().map(|e| (e.start, uri(e))).collect();
         expected.sort();
         prop_assume!(!entries.is_empty());
         let text = replay(entries, &Declared::default()).expect("entries");
@@ -297,7 +302,7 @@ proptest! {
             let mut breaks = playlist.discontinuity_sequence;
             for (i, segment) in playlist.segments.iter().enumerate() {
                 breaks += u64::from(segment.discontinuity);
-                if let Some(row) = entries.iter().find(|e| e.uri(e.key.seq) == segment.uri) {
+                if let Some(row) = entries.iter().find(|e| uri(e) == segment.uri) {
                     prop_assert_eq!(row.playlist_seq, playlist.media_sequence + i as u64);
                     prop_assert_eq!(row.discontinuity_seq, breaks);
                 }
@@ -321,7 +326,7 @@ fn rungs(source: &[Entry], without: &[u64]) -> Vec<Entry> {
         .map(|entry| {
             let mut rung = entry.clone();
             rung.key.rendition = "480p".into();
-            rung.folder = rung.folder.replace("/source", "/480p");
+            rung.folder = rung.folder.replace("/source", "/480p").into();
             rung
         })
         .collect()

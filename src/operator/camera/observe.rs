@@ -22,7 +22,6 @@ use crate::{
         claims,
         context::{Context, get, select, unpacked},
         error::Error,
-        labels,
     },
 };
 
@@ -59,10 +58,8 @@ pub async fn camera(camera: &Camera, ctx: &Context) -> Result<Observed, Error> {
         InstanceUid::of(&pipeline.uid().unwrap_or_default(), &camera.uid().unwrap_or_default(), Role::Capture, 0)
     });
     let view = instance.map_or(View::Awaiting, |instance| ctx.desk.view(instance, now).view);
-    let pods = instance.map_or_else(Vec::new, |instance| {
-        let label = instance.to_string();
-        unpacked(&ctx.stores.pods, &namespace, |pod| pod.labels().get(labels::INSTANCE) == Some(&label))
-    });
+    let pods = instance
+        .map_or_else(Vec::new, |instance| unpacked(&ctx.stores.pods, &namespace, |pod| pod.instance == Some(instance)));
     let deployment = instance.zip(claimant.as_ref()).and_then(|(instance, pipeline)| {
         let name = name::instance(&pipeline.name_any(), &camera.name_any(), &instance.to_string());
         get(&ctx.stores.deployments, &namespace, &name)

@@ -13,7 +13,7 @@ use k8s_openapi::api::{
     apps::v1::Deployment,
     core::v1::{ConfigMap, PersistentVolumeClaim, Pod},
 };
-use kube::{ResourceExt, api::ObjectMeta, runtime::controller::Action};
+use kube::{ResourceExt, runtime::controller::Action};
 
 use self::{
     observe::Observed,
@@ -24,6 +24,7 @@ use super::{
     broker::{fleet::RECORDER_SILENCE, wanted::WantedInstance},
     context::Context,
     error::Error,
+    watch::Tag,
 };
 use crate::{api::Pipeline, domain::name::AGENT_SECRET};
 
@@ -148,9 +149,7 @@ async fn remove_instance(
     uid: crate::domain::id::InstanceUid,
 ) -> Result<(), Error> {
     let namespace = &plan.pipeline.namespace;
-    let stale = |child: &ObjectMeta| {
-        observe::is_child_of(child, &plan.pipeline.uid) && observe::instance_of(child) == Some(uid)
-    };
+    let stale = |child: &Tag| child.is_owned_by(&plan.pipeline.uid) && child.instance == Some(uid);
     apply::prune::<Deployment>(ctx, namespace, stale).await?;
     apply::prune::<PersistentVolumeClaim>(ctx, namespace, stale).await?;
     // The camera left the Pipeline: that is no deletion of footage, which stays until its retention ends.

@@ -10,7 +10,7 @@ use k8s_openapi::api::{
     apps::v1::Deployment,
     core::v1::{ConfigMap, PersistentVolumeClaim, Pod},
 };
-use kube::{Resource, ResourceExt, api::ObjectMeta, runtime::reflector::Store};
+use kube::{ResourceExt, runtime::reflector::Store};
 
 use super::revision::{self, Numbered};
 use crate::{
@@ -24,7 +24,6 @@ use crate::{
         },
         claims,
         context::{Context, in_namespace, select},
-        labels,
         watch::Packed,
     },
 };
@@ -77,8 +76,8 @@ pub fn pipeline(pipeline: &Pipeline, ctx: &Context) -> Observed {
     let pipelines =
         select(&ctx.stores.pipelines, &namespace, |rival| cameras.iter().any(|camera| claims::selects(rival, camera)));
     let name = pipeline.name_any();
-    for pod in select(&ctx.stores.pods, &namespace, |pod| pod.labels().get(labels::PIPELINE) == Some(&name)) {
-        if let Some(instance) = instance_of(pod.meta()) {
+    for pod in select(&ctx.stores.pods, &namespace, |pod| pod.tag().pipeline.as_deref() == Some(&name)) {
+        if let Some(instance) = pod.tag().instance {
             pods.entry(instance).or_default().push(pod.unpack());
         }
     }
@@ -109,22 +108,12 @@ pub fn pipeline(pipeline: &Pipeline, ctx: &Context) -> Observed {
     }
 }
 
-/// The instance a child belongs to, by its label.
-pub fn instance_of(child: &ObjectMeta) -> Option<InstanceUid> {
-    child.labels.as_ref()?.get(labels::INSTANCE)?.parse().ok()
-}
-
-/// Is the child one of the Pipeline of this uid? Children of a former Pipeline of the same name are not.
-pub fn is_child_of(child: &ObjectMeta, pipeline_uid: &str) -> bool {
-    child.owner_references.iter().flatten().any(|owner| owner.uid == pipeline_uid)
-}
-
 fn children<K>(store: &Store<Packed<K>>, namespace: &str, pipeline_uid: &str) -> BTreeMap<InstanceUid, Arc<K>>
 where
     K: Child,
 {
-    select(store, namespace, |child| is_child_of(child.meta(), pipeline_uid))
+    select(store, namespace, |child| child.tag().is_owned_by(pipeline_uid))
         .into_iter()
-        .filter_map(|child| Some((instance_of(child.meta())?, child.unpack())))
+        .filter_map(|child| Some((child.tag().instance?, child.unpack())))
         .collect()
 }

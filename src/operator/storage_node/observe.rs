@@ -12,10 +12,7 @@ use super::desired::stateful_set;
 use crate::{
     api::StorageNode,
     domain::name,
-    operator::{
-        context::{self, Context},
-        labels,
-    },
+    operator::context::{self, Context},
 };
 
 /// What a reconcile looks at.
@@ -50,8 +47,6 @@ pub fn storage_node(node: &StorageNode, ctx: &Context) -> Observed {
             .map(|set| set.unpack()),
         claim: context::get(&ctx.stores.volume_claims, &namespace, &stateful_set::claim_name(&name))
             .map(|claim| claim.unpack()),
-        pods: context::unpacked(&ctx.stores.pods, &namespace, |pod| {
-            pod.labels().get(labels::STORAGE_NODE) == Some(&name)
-        }),
+        pods: context::unpacked(&ctx.stores.pods, &namespace, |pod| pod.storage_node.as_deref() == Some(&name)),
     }
 }

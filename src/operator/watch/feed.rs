@@ -1,13 +1,18 @@
 //! One watch and its store: what is seen enters the store first, then it is told.
 
-use std::{collections::BTreeSet, fmt::Debug, sync::Arc};
+use std::{
+    borrow::Cow,
+    collections::{BTreeSet, HashSet},
+    fmt::Debug,
+    sync::Arc,
+};
 
 use futures::StreamExt;
 use kube::{
-    Api, Resource, ResourceExt,
+    Api, Resource, ResourceExt as _,
     runtime::{
         WatchStreamExt,
-        reflector::{ObjectRef, store::Writer},
+        reflector::{Lookup, store::Writer},
         watcher::{self, Event, watcher},
     },
 };
@@ -30,13 +35,13 @@ pub enum Seen<K> {
     Gone(K),
 }
 
-impl<K: ResourceExt> Seen<K> {
+impl<K: Lookup> Seen<K> {
     /// Namespace and name of the one object; `None` for a list.
     pub fn key(&self) -> Option<(String, String)> {
         match self {
             Self::Listed(_) => None,
             Self::There { after: object, .. } | Self::Gone(object) => {
-                Some((object.namespace().unwrap_or_default(), object.name_any()))
+                Some((object.namespace()?.into_owned(), object.name()?.into_owned()))
             }
         }
     }
@@ -44,8 +49,12 @@ impl<K: ResourceExt> Seen<K> {
     /// Namespaces of all objects.
     pub fn namespaces(&self) -> BTreeSet<String> {
         match self {
-            Self::Listed(objects) => objects.iter().filter_map(|object| object.namespace()).collect(),
-            Self::There { after: object, .. } | Self::Gone(object) => object.namespace().into_iter().collect(),
+            Self::Listed(objects) => {
+                objects.iter().filter_map(|object| Some(object.namespace()?.into_owned())).collect()
+            }
+            Self::There { after: object, .. } | Self::Gone(object) => {
+                object.namespace().into_iter().map(Cow::into_owned).collect()
+            }
         }
     }
 
@@ -65,11 +74,11 @@ pub async fn watch<K, S, F, Fut>(
     api: Api<K>,
     config: watcher::Config,
     mut writer: Writer<S>,
-    kept: fn(K) -> S,
+    kept: impl Fn(K) -> S,
     touched: F,
 ) where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
-    S: Resource<DynamicType = ()> + Clone + 'static,
+    S: Lookup<DynamicType = ()> + Clone + 'static,
     F: Fn(Seen<S>) -> Fut,
     Fut: Future<Output = ()>,
 {
@@ -93,7 +102,7 @@ pub async fn watch<K, S, F, Fut>(
             }
         };
         let before = match &event {
-            Event::Apply(object) => store.get(&ObjectRef::from_obj(object)),
+            Event::Apply(object) => store.get(&object.to_object_ref(())),
             _ => None,
         };
         let known = if matches!(event, Event::InitDone) { store.state() } else { Vec::new() };
@@ -115,8 +124,8 @@ pub async fn watch<K, S, F, Fut>(
 }
 
 /// What went while nobody watched: known before, and not in the list anew.
-fn missing<K: ResourceExt>(known: Vec<Arc<K>>, listed: &[Arc<K>]) -> Vec<Arc<K>> {
-    let there: BTreeSet<_> = listed.iter().filter_map(|object| object.uid()).collect();
+fn missing<K: Lookup>(known: Vec<Arc<K>>, listed: &[Arc<K>]) -> Vec<Arc<K>> {
+    let there: HashSet<_> = listed.iter().filter_map(|object| object.uid()).collect();
     known.into_iter().filter(|object| object.uid().is_some_and(|uid| !there.contains(&uid))).collect()
 }
 

@@ -1,19 +1,74 @@
-//! A watched child as it is remembered between two reconciles.
+//! A watched child as it is remembered between two reconciles: what it is found by, and the rest as compressed text.
 //!
 //! Trap: typed, a Deployment of ours takes 54 kB, ten times its text: Rust gives each of its hundreds of absent fields
-//! room. A thousand of them were half of the operator's memory.
+//! room. Its metadata alone took as much as all of its text.
 
-use std::{borrow::Cow, marker::PhantomData, sync::Arc};
+use std::{
+    borrow::Cow,
+    io::{Read, Write},
+    marker::PhantomData,
+    sync::Arc,
+};
 
-use kube::{Resource, api::ObjectMeta};
+use flate2::{Compression, read::DeflateDecoder, write::DeflateEncoder};
+use kube::{Resource, api::ObjectMeta, runtime::reflector::Lookup};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-/// Metadata, by which children are found, and the text of all the rest.
+use crate::{domain::id::InstanceUid, operator::labels};
+
+/// What a child is found by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tag {
+    /// Its namespace.
+    pub namespace: Box<str>,
+    /// Its name.
+    pub name: Box<str>,
+    /// Its uid.
+    pub uid: Box<str>,
+    /// Is it being deleted?
+    pub deleting: bool,
+    /// Uids of its owners.
+    pub owners: Box<[Box<str>]>,
+    /// The instance it belongs to, by its label.
+    pub instance: Option<InstanceUid>,
+    /// Name of its Pipeline, by its label.
+    pub pipeline: Option<Box<str>>,
+    /// Name of its `StorageNode`, by its label.
+    pub storage_node: Option<Box<str>>,
+    /// Its group of `StorageNodes`, by its label.
+    pub group: Option<Box<str>>,
+}
+
+impl Tag {
+    fn of(metadata: &ObjectMeta) -> Self {
+        let text = |text: &Option<String>| text.as_deref().unwrap_or_default().into();
+        let label = |key| Some(metadata.labels.as_ref()?.get(key)?.as_str());
+        Self {
+            namespace: text(&metadata.namespace),
+            name: text(&metadata.name),
+            uid: text(&metadata.uid),
+            deleting: metadata.deletion_timestamp.is_some(),
+            owners: metadata.owner_references.iter().flatten().map(|owner| owner.uid.as_str().into()).collect(),
+            instance: label(labels::INSTANCE).and_then(|uid| uid.parse().ok()),
+            pipeline: label(labels::PIPELINE).map(Into::into),
+            storage_node: label(labels::STORAGE_NODE).map(Into::into),
+            group: label(labels::GROUP).map(Into::into),
+        }
+    }
+
+    /// Is it a child of the object of this uid? Children of a former one of the same name are not.
+    pub fn is_owned_by(&self, uid: &str) -> bool {
+        self.owners.iter().any(|owner| &**owner == uid)
+    }
+}
+
+/// A child.
 #[derive(Clone, Debug)]
 pub struct Packed<K> {
-    metadata: ObjectMeta,
-    text: Box<str>,
+    tag: Tag,
+    /// Its JSON, deflated.
+    text: Box<[u8]>,
     kind: PhantomData<fn() -> K>,
 }
 
@@ -22,30 +77,40 @@ where
     K: Resource<DynamicType = ()> + Serialize + DeserializeOwned,
 {
     /// Packs an object.
-    pub fn of(mut object: K) -> Self {
-        let metadata = std::mem::take(object.meta_mut());
-        let text = serde_json::to_string(&object).expect("came as JSON").into();
-        Self { metadata, text, kind: PhantomData }
+    pub fn of(object: &K) -> Self {
+        let mut deflated = DeflateEncoder::new(Vec::new(), Compression::fast());
+        let text = serde_json::to_vec(object).expect("came as JSON");
+        deflated.write_all(&text).expect("memory takes it");
+        let text = deflated.finish().expect("memory takes it").into();
+        Self { tag: Tag::of(object.meta()), text, kind: PhantomData }
     }
 
     /// The object as it was packed.
     pub fn unpack(&self) -> Arc<K> {
-        let mut object: K = serde_json::from_str(&self.text).expect("the text of such an object");
-        *object.meta_mut() = self.metadata.clone();
-        Arc::new(object)
+        Arc::new(self.read())
     }
 
     /// The same as JSON.
     pub fn value(&self) -> Value {
-        let mut value: Value = serde_json::from_str(&self.text).expect("the text of an object");
-        value["metadata"] = serde_json::to_value(&self.metadata).expect("came as JSON");
-        value
+        self.read()
+    }
+
+    fn read<T: DeserializeOwned>(&self) -> T {
+        let mut text = Vec::new();
+        DeflateDecoder::new(&*self.text).read_to_end(&mut text).expect("what was deflated here");
+        serde_json::from_slice(&text).expect("the text of such an object")
     }
 }
 
-impl<K: Resource<DynamicType = ()>> Resource for Packed<K> {
+impl<K> Packed<K> {
+    /// What it is found by.
+    pub fn tag(&self) -> &Tag {
+        &self.tag
+    }
+}
+
+impl<K: Resource<DynamicType = ()>> Lookup for Packed<K> {
     type DynamicType = ();
-    type Scope = K::Scope;
 
     fn kind((): &()) -> Cow<'_, str> {
         K::kind(&())
@@ -63,28 +128,39 @@ impl<K: Resource<DynamicType = ()>> Resource for Packed<K> {
         K::plural(&())
     }
 
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
+    fn name(&self) -> Option<Cow<'_, str>> {
+        Some(Cow::Borrowed(&self.tag.name))
     }
 
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
+    fn namespace(&self) -> Option<Cow<'_, str>> {
+        Some(Cow::Borrowed(&self.tag.namespace))
+    }
+
+    /// Nobody asks for it: what is written carries the uid.
+    fn resource_version(&self) -> Option<Cow<'_, str>> {
+        None
+    }
+
+    fn uid(&self) -> Option<Cow<'_, str>> {
+        Some(Cow::Borrowed(&self.tag.uid))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use k8s_openapi::api::apps::v1::Deployment;
-    use kube::ResourceExt;
     use serde_json::json;
 
     use super::*;
+    use crate::domain::id::Role;
 
     #[test]
     fn nothing_is_lost_on_the_way() {
+        let instance = InstanceUid::of("p", "c", Role::Capture, 0);
         let value = json!({
             "apiVersion": "apps/v1", "kind": "Deployment",
-            "metadata": {"name": "hq-gate", "namespace": "n", "uid": "u", "generation": 3, "labels": {"a": "b"},
+            "metadata": {"name": "hq-gate", "namespace": "n", "uid": "u", "generation": 3,
+                         "labels": {"dsn.network/pipeline": "hq", "dsn.network/instance": instance.to_string()},
                          "annotations": {"c": "d"}, "ownerReferences": [
                             {"apiVersion": "v1", "kind": "P", "name": "p", "uid": "o", "controller": true}]},
             "spec": {"replicas": 1, "selector": {"matchLabels": {"a": "b"}},
@@ -92,10 +168,14 @@ mod tests {
             "status": {"readyReplicas": 1},
         });
         let object: Deployment = serde_json::from_value(value.clone()).expect("a Deployment");
-        let packed = Packed::of(object.clone());
-        assert_eq!(packed.name_any(), "hq-gate");
+        let packed = Packed::of(&object);
         assert_eq!(*packed.unpack(), object);
         assert_eq!(packed.value(), serde_json::to_value(&object).expect("JSON"));
         assert_eq!(packed.value()["metadata"], value["metadata"]);
+        let tag = packed.tag();
+        assert_eq!((&*tag.namespace, &*tag.name, &*tag.uid, tag.deleting), ("n", "hq-gate", "u", false));
+        assert_eq!((tag.pipeline.as_deref(), tag.storage_node.as_deref()), (Some("hq"), None));
+        assert_eq!(tag.instance, Some(instance));
+        assert!(tag.is_owned_by("o") && !tag.is_owned_by("p"));
     }
 }
