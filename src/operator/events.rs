@@ -13,6 +13,11 @@ const WANTED: [&str; 7] = ["Paused", "Stopped", "NotSelected", "Starting", "Pend
 const AT_FIRST: &str = "NoneCapturing";
 /// So many Events may wait to be written; more are dropped, as client-go does.
 const QUEUE: usize = 1_000;
+/// So many Events are remembered at most, to be counted up when they come again.
+///
+/// Trap: kube's recorder keeps each of the last six minutes, 3 kB of them; where a thousand Pipelines come up that is a
+/// tenth of the operator's memory.
+const REMEMBERED: usize = 256;
 
 /// Publishes Events in the operator's name.
 #[derive(Clone)]
@@ -25,10 +30,15 @@ impl Events {
     /// as long as everything else together.
     pub fn new(client: kube::Client, instance: &str) -> (Self, impl Future<Output = ()> + Send + use<>) {
         let reporter = Reporter { controller: "dsn.network/operator".into(), instance: Some(instance.to_owned()) };
-        let recorder = Recorder::new(client, reporter);
         let (queue, mut inbox) = mpsc::channel::<(ObjectReference, Event)>(QUEUE);
         let writing = async move {
+            let mut recorder = Recorder::new(client.clone(), reporter.clone());
+            let mut written = 0;
             while let Some((about, event)) = inbox.recv().await {
+                if written == REMEMBERED {
+                    (recorder, written) = (Recorder::new(client.clone(), reporter.clone()), 0);
+                }
+                written += 1;
                 if let Err(error) = recorder.publish(&event, &about).await {
                     tracing::debug!(%error, reason = event.reason, "failed to publish an event");
                 }

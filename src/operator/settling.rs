@@ -16,8 +16,9 @@ const LULL: Duration = Duration::from_secs(1);
 /// The longest time that a status waits for one.
 const LONGEST: Duration = Duration::from_secs(10);
 
-/// What was written comes back by the watches within so long; on a busy API server a little later.
-const ECHO: Duration = Duration::from_millis(200);
+/// What was written comes back by the watches within so long, in as many events as there are children, and each of them
+/// asks for a look at all of them.
+const ECHO: Duration = Duration::from_secs(1);
 
 /// Who waits for a lull.
 #[derive(Debug, Default)]
