@@ -14,6 +14,7 @@ use super::{
 use crate::{
     domain::{
         container::Container,
+        ladder,
         segment::{SOURCE, Segment, SegmentKey},
     },
     telemetry,
@@ -113,10 +114,7 @@ async fn usable(
     formats.insert(init.map(str::to_owned), format.clone());
     let inspected = reading::read(context, key.clone(), container, &format.layout).await?;
     let (media, description) = (inspected.found.media, inspected.description);
-    // To a frame: the encoder gives the last one a length of its own.
-    let frame_us = source.media_us / source.frames.max(1) + 1_000;
-    if media.frames != source.frames || u64::try_from(media.media_us).unwrap_or(0).abs_diff(source.media_us) > frame_us
-    {
+    if !ladder::lines_up(&source.into(), &media) {
         return Err(Unusable::Damaged(format!(
             "{} frames of {} µs instead of {} of {}",
             media.frames, media.media_us, source.frames, source.media_us
