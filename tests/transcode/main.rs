@@ -105,7 +105,7 @@ fn pictures_of_a_camera_that_is_not_exact_keep_their_times() {
         for seq in &seqs {
             let (made, source) = (world.packets("120p", *seq, "v"), world.packets("source", *seq, "v"));
             let moved: Vec<i64> = made.iter().zip(&source).map(|(made, source)| made - source).collect();
-            // By an edit list or not at all, but all of them alike: to a tick of the coarser clock.
+            // All of them alike: to a tick of the coarser clock.
             assert!(moved.iter().all(|by| (by - moved[0]).abs() < 80), "{container:?} {seq}: {moved:?}");
         }
     }

@@ -12,7 +12,7 @@ const ROUNDING_US: i64 = 1_000;
 pub struct Extent {
     /// Frames.
     pub frames: u64,
-    /// When the first and the last of them are shown, µs; of a sealed segment nobody remembers it.
+    /// When the first and the last of them are shown, µs; only the segment's file knows.
     pub shown_us: Option<(i64, i64)>,
     /// Length by the clock of decoding, µs.
     pub media_us: i64,
