@@ -39,18 +39,15 @@ impl From<&Segment> for Extent {
 pub fn lines_up(source: &Extent, made: &Media) -> bool {
     let Some(frames) = i64::try_from(source.frames).ok().filter(|frames| *frames > 0) else { return false };
     let frame_us = source.media_us.max(0) / frames;
-    let times_agree = match source.shown_us {
-        Some((first, last)) => {
-            let bound = (frame_us + ROUNDING_US).unsigned_abs();
-            first.abs_diff(made.first_shown_us).max(last.abs_diff(made.last_shown_us)) <= bound
-        }
+    let times_agree = if let Some((first, last)) = source.shown_us {
+        let bound = (frame_us + ROUNDING_US).unsigned_abs();
+        first.abs_diff(made.first_shown_us).max(last.abs_diff(made.last_shown_us)) <= bound
+    } else {
         // Trap: the encoder gives the last frame a length of its own, and lengths by the clock of decoding begin and end
         // with other frames where some are reordered. They differ by the longest of them where frames come irregularly.
-        None => {
-            let longest_us = made.longest_step_us.max(frame_us);
-            let bound = longest_us.saturating_mul(1 + REORDERED).saturating_add(ROUNDING_US);
-            source.media_us.abs_diff(made.media_us) <= bound.unsigned_abs()
-        }
+        let longest_us = made.longest_step_us.max(frame_us);
+        let bound = longest_us.saturating_mul(1 + REORDERED).saturating_add(ROUNDING_US);
+        source.media_us.abs_diff(made.media_us) <= bound.unsigned_abs()
     };
     made.frames == source.frames && made.starts_with_keyframe && times_agree
 }

@@ -199,9 +199,12 @@ fn first_program(section: &[u8]) -> Option<Pid> {
     })
 }
 
-/// Times of decoding and of showing of a packet of the elementary stream, and where its content begins. ffmpeg puts the
+/// When a frame is decoded and when it is shown, in ticks.
+type FrameTimes = (u64, u64);
+
+/// Times of a packet of the elementary stream, and where its content begins. ffmpeg puts the
 /// whole header into one packet.
-fn unit(payload: &[u8]) -> Option<(Option<(u64, u64)>, &[u8])> {
+fn unit(payload: &[u8]) -> Option<(Option<FrameTimes>, &[u8])> {
     let PesContents::Parsed(Some(contents)) = PesHeader::from_bytes(payload)?.contents() else { return None };
     let times = match contents.pts_dts() {
         // Without a decode time of its own a frame is decoded when it is shown.
