@@ -14,6 +14,8 @@ use super::{
 use crate::{
     domain::{
         container::Container,
+        ladder::{self, Extent},
+        media::Media,
         segment::{SOURCE, Segment, SegmentKey},
     },
     telemetry,
@@ -113,10 +115,7 @@ async fn usable(
     formats.insert(init.map(str::to_owned), format.clone());
     let inspected = reading::read(context, key.clone(), container, &format.layout).await?;
     let (media, description) = (inspected.found.media, inspected.description);
-    // To a frame: the encoder gives the last one a length of its own.
-    let frame_us = source.media_us / source.frames.max(1) + 1_000;
-    if media.frames != source.frames || u64::try_from(media.media_us).unwrap_or(0).abs_diff(source.media_us) > frame_us
-    {
+    if !ladder::lines_up(&source.into(), &media) && !lines_up_with_file(context, source, &media).await {
         return Err(Unusable::Damaged(format!(
             "{} frames of {} µs instead of {} of {}",
             media.frames, media.media_us, source.frames, source.media_us
@@ -135,6 +134,15 @@ async fn usable(
     })
 }
 
+/// The same question to the source's file, while it is there. What is remembered of the source are times of decoding:
+/// those of B-frames before or after a hole say little about when frames are shown.
+async fn lines_up_with_file(context: &Arc<Context>, source: &Segment, made: &Media) -> bool {
+    let (key, container) = (&source.key, source.container());
+    let Ok(format) = Format::of(context, key.session, SOURCE, container.init_file()) else { return false };
+    let inspected = reading::read(context, key.clone(), container, &format.layout).await;
+    inspected.is_ok_and(|inspected| ladder::lines_up(&Extent::from(&inspected.found.media), made))
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -144,6 +152,31 @@ mod tests {
         agent::{fixture, outbox::tests::sealed, spool::folder_path},
         domain::{container::Container, control::Activity, spool::segment_file},
     };
+
+    #[tokio::test]
+    async fn what_lengths_leave_open_is_settled_by_the_file_of_the_source() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let context = fixture::context(folder.path(), Activity::Running, "http://127.0.0.1:1").await;
+        let source = &sealed(&context.outbox, 1).await[0];
+        let segment = context.outbox.segment(source).await.expect("reads").expect("there");
+        // Decoded for longer than it is shown.
+        let segment = Segment { init: None, frames: 15, media_us: 2_000_000, ..segment };
+        let key = SegmentKey { rendition: "low".to_owned(), ..source.clone() };
+        let file = |key: &SegmentKey| context.spool.path().join(segment_path(key, Container::MpegTs));
+        for key in [source, &key] {
+            fs::create_dir_all(file(key).parent().expect("a folder")).expect("a folder");
+            fs::write(file(key), include_bytes!("../domain/mpegts/testdata/hevc-b-frames.ts")).expect("writes");
+        }
+        let is_usable = async || {
+            let formats = &mut Formats::new();
+            usable(&context, &key, Container::MpegTs, None, &segment, formats).await.is_ok()
+        };
+        assert!(is_usable().await);
+        fs::write(file(source), include_bytes!("../domain/mpegts/testdata/h264-aac.ts")).expect("writes");
+        assert!(!is_usable().await, "other frames");
+        fs::remove_file(file(source)).expect("removed");
+        assert!(!is_usable().await, "nothing to compare it with");
+    }
 
     #[tokio::test]
     async fn a_backlog_of_the_ladder_is_worked_off_in_passes() {

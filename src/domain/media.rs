@@ -1,14 +1,21 @@
 //! What a segment holds, in the same words for every container.
 
-/// What a segment holds of the picture.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a segment holds of the picture. Begin and length are those of decoding, which count up without a rest over a
+/// session; where frames are reordered (B-frames) the first one is shown later than it is decoded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Media {
     /// Begin by the media's own clock, µs.
     pub start_us: i64,
     /// Length by the media's own clock, µs.
     pub media_us: i64,
+    /// When the first frame is shown, by the media's own clock, µs.
+    pub first_shown_us: i64,
+    /// When the last frame is shown, by the media's own clock, µs.
+    pub last_shown_us: i64,
     /// Frames.
     pub frames: u64,
+    /// Longest distance from one frame to the next, in the order of decoding, µs.
+    pub longest_step_us: i64,
     /// Longest distance from one keyframe to the next or to the end, µs.
     pub gop_us: i64,
     /// Can playback begin here?

@@ -253,7 +253,7 @@ mod tests {
     const S: i64 = 1_000_000;
 
     fn found(seq: u64, start_us: i64, media_us: i64) -> Found {
-        let media = Media { start_us, media_us, frames: 1, gop_us: S, starts_with_keyframe: true };
+        let media = Media { start_us, media_us, frames: 1, gop_us: S, starts_with_keyframe: true, ..Media::default() };
         Found { seq, media, sealed_us: 1_000_000 * S + start_us + media_us }
     }
 

@@ -153,21 +153,15 @@ fn take(
     (seq, container): (u64, Container),
     wanted: &Media,
 ) -> Result<(), Failed> {
-    let words = |media: &Media| format!("{} frames from {} for {} µs", media.frames, media.start_us, media.media_us);
+    let words =
+        |media: &Media| format!("{} frames from {} to {} µs", media.frames, media.first_shown_us, media.last_shown_us);
     let other = |found: String| Failed::Frames { name: rendition.name.clone(), found, wanted: words(wanted) };
     let unreadable = |why: Malformed| other(why.to_string());
     let name = spool::segment_file(seq, container);
     let init = container.init_file().map(|file| Ok::<_, Failed>((init_of(made)?, file))).transpose()?;
     let layout = layout(init.as_ref().map(|(file, _)| file.as_path()), unreadable)?;
     let (found, _) = layout.scan(&read(&made.join(&name))?).map_err(unreadable)?;
-    // Begin and length to a frame: the encoder gives the last one a length of its own, and edit lists move the first.
-    let frame_us = wanted.media_us / i64::try_from(wanted.frames.max(1)).unwrap_or(1) + 1_000;
-    let near = |a: i64, b: i64| (a - b).abs() <= frame_us;
-    if found.frames != wanted.frames
-        || !near(found.start_us, wanted.start_us)
-        || !near(found.media_us, wanted.media_us)
-        || !found.starts_with_keyframe
-    {
+    if !ladder::lines_up(&wanted.into(), &found) {
         return Err(other(words(&found)));
     }
     look::make(folder)?;

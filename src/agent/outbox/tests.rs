@@ -16,7 +16,14 @@ fn now() -> Timestamp {
 
 fn found(seq: u64) -> Found {
     let start_us = i64::try_from(seq).expect("small") * 4_000_000;
-    let media = Media { start_us, media_us: 4_000_000, frames: 100, gop_us: 2_000_000, starts_with_keyframe: true };
+    let media = Media {
+        start_us,
+        media_us: 4_000_000,
+        frames: 100,
+        gop_us: 2_000_000,
+        starts_with_keyframe: true,
+        ..Media::default()
+    };
     Found { seq, media, sealed_us: now().as_microsecond() + start_us }
 }
 

@@ -96,7 +96,11 @@ impl Container {
             // Trap: without it each track counts from its own beginning and the init section says by how much they differ,
             // in an edit list that browsers ignore. A camera's sound comes at once, its picture with the next keyframe: it
             // was shown up to a keyframe interval too early. It also lets times count on from the segment before.
-            Self::Fmp4 => &["-hls_segment_options", "movflags=+frag_discont"],
+            // B-frames bring the edit list back, with the time from decoding the first frame to showing it, unless it is
+            // forbidden; then this writer would let every segment begin at 0, unless it is told to leave times alone.
+            Self::Fmp4 => {
+                &["-hls_segment_options", "movflags=+frag_discont:use_editlist=0:avoid_negative_ts=make_non_negative"]
+            }
             Self::MpegTs if !resumed => &[],
             // Times as they are, not 1.4 s later. Shortly before they come round, after 26.5 hours, ffmpeg takes them for
             // negative ones, which both of its writers would move.

@@ -34,6 +34,10 @@ enum State {
 struct Found {
     start: Option<u64>,
     ticks: u64,
+    /// Earliest and latest time of showing, from the begin.
+    shown: Option<(i64, i64)>,
+    longest_step: u64,
+    last_duration: u64,
     frames: u64,
     last_keyframe: Option<u64>,
     longest_gop: u64,
@@ -118,20 +122,31 @@ impl Scanner {
             State::SkipAll => {}
             _ => return Err(Malformed::Short("segment")),
         }
-        let Found { start, ticks, frames, last_keyframe, longest_gop, starts_with_keyframe } = self.found;
+        let Found {
+            start, ticks, shown, longest_step, frames, last_keyframe, longest_gop, starts_with_keyframe, ..
+        } = self.found;
         let start = start.ok_or(Malformed::Missing("moof"))?;
-        if frames == 0 {
-            return Err(Malformed::Missing("video samples"));
-        }
+        let (first, last) = shown.ok_or(Malformed::Missing("video samples"))?;
         let longest_gop = last_keyframe.map_or(longest_gop, |last| longest_gop.max(ticks.saturating_sub(last)));
-        let us = |ticks: u64| {
-            let exact = u128::from(ticks) * 1_000_000 / u128::from(self.track.timescale);
-            i64::try_from(exact).map_err(|_| Malformed::Excessive("ticks"))
+        let exact = |ticks: i128| {
+            let us = (ticks * 1_000_000).div_euclid(i128::from(self.track.timescale));
+            i64::try_from(us).map_err(|_| Malformed::Excessive("ticks"))
         };
+        let us = |ticks: u64| exact(i128::from(ticks));
+        let shown = |ticks: i64| exact(i128::from(start) + i128::from(ticks));
         // End minus begin, each rounded the same way: lengths add up without a rest over a whole session.
         let begin = us(start)?;
         let end = us(start.checked_add(ticks).ok_or(Malformed::Excessive("ticks"))?)?;
-        Ok(Media { start_us: begin, media_us: end - begin, frames, gop_us: us(longest_gop)?, starts_with_keyframe })
+        Ok(Media {
+            start_us: begin,
+            media_us: end - begin,
+            first_shown_us: shown(first)?,
+            last_shown_us: shown(last)?,
+            frames,
+            longest_step_us: us(longest_step)?,
+            gop_us: us(longest_gop)?,
+            starts_with_keyframe,
+        })
     }
 }
 
@@ -185,7 +200,7 @@ impl Found {
 
     fn trun(&mut self, trun: &[u8], default_duration: u32, default_flags: u32) -> Result<(), Malformed> {
         let mut cursor = Cursor::new("trun", trun);
-        let (_, flags) = cursor.version_and_flags()?;
+        let (version, flags) = cursor.version_and_flags()?;
         let samples = cursor.u32()?;
         if self.frames + u64::from(samples) > MAX_SAMPLES {
             return Err(Malformed::Excessive("samples"));
@@ -200,9 +215,9 @@ impl Found {
                 cursor.u32()?;
             }
             let own_flags = if flags & 0x400 != 0 { Some(cursor.u32()?) } else { None };
-            if flags & 0x800 != 0 {
-                cursor.u32()?;
-            }
+            let offset = if flags & 0x800 != 0 { cursor.u32()? } else { 0 };
+            // Signed from version 1 on.
+            let offset = if version == 0 { i64::from(offset) } else { i64::from(offset.cast_signed()) };
             let sample_flags = first_flags.filter(|_| sample == 0).or(own_flags).unwrap_or(default_flags);
             // sample_is_non_sync_sample, ISO/IEC 14496-12 §8.8.3.1.
             if sample_flags & 0x0001_0000 == 0 {
@@ -214,7 +229,11 @@ impl Found {
                 }
             }
             self.frames += 1;
-            // At most 10^6 samples of at most 2^32 ticks: no overflow.
+            // At most 10^6 samples of at most 2^32 ticks: no overflow, nor does the sign.
+            let at = self.ticks.cast_signed() + offset;
+            self.shown = Some(self.shown.map_or((at, at), |(first, last)| (first.min(at), last.max(at))));
+            self.longest_step = self.longest_step.max(self.last_duration);
+            self.last_duration = u64::from(duration);
             self.ticks += u64::from(duration);
         }
         Ok(())

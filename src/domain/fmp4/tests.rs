@@ -44,7 +44,16 @@ fn a_segment_tells_length_frames_and_keyframe_distance() {
     let media = scan(&init, [SEGMENT.to_vec()]).expect("well-formed");
     assert_eq!(
         media,
-        Media { start_us: 4_933_333, media_us: 4_933_333, frames: 74, gop_us: 2_466_666, starts_with_keyframe: true }
+        Media {
+            start_us: 4_933_333,
+            media_us: 4_933_333,
+            first_shown_us: 4_933_333,
+            last_shown_us: 9_800_000,
+            frames: 74,
+            longest_step_us: 66_666,
+            gop_us: 2_466_666,
+            starts_with_keyframe: true,
+        }
     );
 }
 
@@ -57,19 +66,41 @@ fn a_cut_segment_is_no_segment() {
     assert_eq!(parse_init(&INIT[..1000]), Err(Malformed::Short("moov")));
 }
 
+/// A segment of the picture with this run of samples, decoded from `begin` on.
+fn of_run(begin: u32, run: &[u8]) -> Vec<u8> {
+    let boxed = |kind: &[u8; 4], content: &[u8]| {
+        [&u32::try_from(content.len() + 8).expect("small").to_be_bytes()[..], kind, content].concat()
+    };
+    let header = boxed(b"tfhd", &[[0; 4], 1_u32.to_be_bytes()].concat());
+    let time = boxed(b"tfdt", &[[0; 4], begin.to_be_bytes()].concat());
+    boxed(b"moof", &boxed(b"traf", &[header, time, boxed(b"trun", run)].concat()))
+}
+
 #[test]
 fn sample_counts_without_samples_cost_nothing() {
     // A run that claims 2^32-1 samples, each with the default duration: no bytes behind it.
     let init = parse_init(INIT).expect("well-formed");
-    let run = [&24_u32.to_be_bytes()[..], b"trun", &[0; 4], &u32::MAX.to_be_bytes(), &[0; 8]].concat();
-    let header = [&16_u32.to_be_bytes()[..], b"tfhd", &[0; 4], &1_u32.to_be_bytes()].concat();
-    let time = [&16_u32.to_be_bytes()[..], b"tfdt", &[0; 8]].concat();
-    let fragment = [header, time, run].concat();
-    let boxed = |kind: &[u8; 4], content: &[u8]| {
-        [&u32::try_from(content.len() + 8).expect("small").to_be_bytes()[..], kind, content].concat()
-    };
-    let segment = boxed(b"moof", &boxed(b"traf", &fragment));
-    assert_eq!(scan(&init, [segment]), Err(Malformed::Excessive("samples")));
+    let run = [&[0; 4], &u32::MAX.to_be_bytes()[..], &[0; 8]].concat();
+    assert_eq!(scan(&init, [of_run(0, &run)]), Err(Malformed::Excessive("samples")));
+}
+
+#[test]
+fn frames_are_shown_later_than_they_are_decoded_where_they_are_reordered() {
+    let init = parse_init(INIT).expect("well-formed");
+    // Durations and offsets of a frame, the one three further and those between them, in ticks of 15,360 a second; in
+    // version 1 offsets have a sign.
+    let samples = [(1_024_i32, 0_i32), (2_048, 3_072), (1_024, -1_024), (1_024, -1_024)];
+    for (version, offset) in [(0_u8, 2_048), (1, 2_048), (1, 0)] {
+        let head = [version, 0, 0x09, 0].into_iter().chain(4_u32.to_be_bytes());
+        let run = head.chain(
+            samples.iter().flat_map(|(duration, by)| [duration.to_be_bytes(), (by + offset).to_be_bytes()].concat()),
+        );
+        let media = scan(&init, [of_run(15_360, &run.collect::<Vec<u8>>())]).expect("well-formed");
+        let shown = i64::from(offset) * 1_000_000 / 15_360;
+        assert_eq!((media.start_us, media.media_us, media.longest_step_us), (1_000_000, 333_333, 133_333));
+        assert_eq!(media.first_shown_us, 1_000_000 + shown, "{version} {offset}");
+        assert_eq!(media.last_shown_us, (15_360 + 1_024 + 3_072 + i64::from(offset)) * 1_000_000 / 15_360);
+    }
 }
 
 proptest! {

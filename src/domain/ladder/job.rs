@@ -1,8 +1,8 @@
 //! What ffmpeg is told for one segment: all renditions from one decode, the audio as it is.
 //!
-//! Measured with ffmpeg 5.1: equal numbers of frames, decode times equal to the source's to the tick in every rendition
-//! and continuous over segments, in both containers. Source and renditions are written without offsets in edit lists
-//! (`frag_discont`), so that players that ignore those agree with players that do not.
+//! Measured with ffmpeg 5.1: equal numbers of frames, shown at the source's times to the tick in every rendition and
+//! continuous over segments, in both containers. Source and renditions are written without edit lists, so that players
+//! that ignore those agree with players that do not.
 
 use super::Rendition;
 use crate::domain::{container::Container, ladder::MAX_RENDITIONS};

@@ -1,8 +1,8 @@
 //! The ladder: other sizes of the picture, made from sealed segments one by one, so that every rendition is cut exactly
 //! where the source is.
 //!
-//! What the transcoder is told ([`LadderAssignment`]), which segment is next ([`next`]), and what ffmpeg is told
-//! ([`arguments`]). Not here: running anything (the transcoder does), or numbering what comes out (the agent does).
+//! What the transcoder is told ([`LadderAssignment`]), which segment is next ([`next`]), what ffmpeg is told
+//! ([`arguments`]), and whether what it made lines up with the source ([`lines_up`]). Not here: running anything (the transcoder does), or numbering what comes out (the agent does).
 
 use serde::{Deserialize, Serialize};
 
@@ -12,9 +12,11 @@ use super::{
     segment::SOURCE,
 };
 
+mod extent;
 mod job;
 mod next;
 
+pub use extent::{Extent, lines_up};
 pub use job::{Job, arguments, folder_of};
 pub use next::{Next, Waiting, next};
 

@@ -166,13 +166,14 @@ impl Scanner {
             track.keep(payload);
             return Ok(());
         }
-        let (ticks, content) = unit(payload).ok_or(Malformed::Missing("header of a frame"))?;
+        let (times, content) = unit(payload).ok_or(Malformed::Missing("header of a frame"))?;
         track.units += 1;
         track.keep(content);
         // ffmpeg's own word of what is a keyframe, as in the other container's flags; a slice's type says less, for some
         // cameras refresh the picture without an IDR frame.
         let key = packet.adaptation_field().is_some_and(|field| field.random_access_indicator());
-        self.times.frame(ticks.ok_or(Malformed::Missing("time of a frame"))?, key)
+        let (decoded, shown) = times.ok_or(Malformed::Missing("time of a frame"))?;
+        self.times.frame(decoded, shown, key)
     }
 }
 
@@ -198,14 +199,18 @@ fn first_program(section: &[u8]) -> Option<Pid> {
     })
 }
 
-/// Decode time of a packet of the elementary stream, and where its content begins. ffmpeg puts the whole header into one
-/// packet.
-fn unit(payload: &[u8]) -> Option<(Option<u64>, &[u8])> {
+/// When a frame is decoded and when it is shown, in ticks.
+type FrameTimes = (u64, u64);
+
+/// Times of a packet of the elementary stream, and where its content begins. ffmpeg puts the
+/// whole header into one packet.
+fn unit(payload: &[u8]) -> Option<(Option<FrameTimes>, &[u8])> {
     let PesContents::Parsed(Some(contents)) = PesHeader::from_bytes(payload)?.contents() else { return None };
-    let time = match contents.pts_dts() {
+    let times = match contents.pts_dts() {
         // Without a decode time of its own a frame is decoded when it is shown.
-        Ok(PtsDts::PtsOnly(Ok(time)) | PtsDts::Both { dts: Ok(time), .. }) => Some(time.value()),
+        Ok(PtsDts::PtsOnly(Ok(shown))) => Some((shown.value(), shown.value())),
+        Ok(PtsDts::Both { pts: Ok(shown), dts: Ok(decoded) }) => Some((decoded.value(), shown.value())),
         _ => None,
     };
-    Some((time, contents.payload()))
+    Some((times, contents.payload()))
 }

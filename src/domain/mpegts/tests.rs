@@ -21,7 +21,16 @@ fn a_segment_tells_length_frames_keyframe_distance_codecs_and_size() {
     let (media, description) = scan([H264]).expect("well-formed");
     assert_eq!(
         media,
-        Media { start_us: 2_797_333, media_us: 1_333_333, frames: 20, gop_us: 666_666, starts_with_keyframe: true }
+        Media {
+            start_us: 2_797_333,
+            media_us: 1_333_333,
+            first_shown_us: 2_797_333,
+            last_shown_us: 4_064_000,
+            frames: 20,
+            longest_step_us: 66_666,
+            gop_us: 666_666,
+            starts_with_keyframe: true,
+        }
     );
     assert_eq!(
         description,
@@ -34,7 +43,16 @@ fn b_frames_are_timed_by_their_decoding() {
     let (media, description) = scan([HEVC]).expect("well-formed");
     assert_eq!(
         media,
-        Media { start_us: 2_400_000, media_us: 1_000_000, frames: 15, gop_us: 1_000_000, starts_with_keyframe: true }
+        Media {
+            start_us: 2_400_000,
+            media_us: 1_000_000,
+            first_shown_us: 2_533_333,
+            last_shown_us: 3_466_666,
+            frames: 15,
+            longest_step_us: 66_666,
+            gop_us: 1_000_000,
+            starts_with_keyframe: true,
+        }
     );
     assert_eq!(description, Description { codecs: "hvc1.1.6.L30.90".to_owned(), width: 64, height: 36, sound: false });
 }

@@ -24,25 +24,35 @@ pub(super) struct Times {
     last: i64,
     least: i64,
     most: i64,
+    first_shown: i64,
+    last_shown: i64,
+    longest_step: i64,
     last_keyframe: Option<i64>,
     longest_gop: i64,
     starts_with_keyframe: bool,
 }
 
 impl Times {
-    /// Takes the next frame by its decode time. Presentation times jump back and forth where there are B-frames; decode
-    /// times count up, and are what the other container's lengths are made of.
-    pub(super) fn frame(&mut self, ticks: u64, key: bool) -> Result<(), Malformed> {
+    /// Takes the next frame by its times of decoding and of showing. The latter jump back and forth where there are
+    /// B-frames; decode times count up, and are what the other container's lengths are made of.
+    pub(super) fn frame(&mut self, ticks: u64, shown: u64, key: bool) -> Result<(), Malformed> {
         let ticks = i64::try_from(ticks).map_err(|_| Malformed::Excessive("ticks"))? % PERIOD;
+        let shown = i64::try_from(shown).map_err(|_| Malformed::Excessive("ticks"))? % PERIOD;
         if self.frames == MAX_FRAMES {
             return Err(Malformed::Excessive("frames"));
         }
         let begin = *self.begin.get_or_insert(ticks);
         // The shorter way round the clock: a wrap within the segment is a step forward like any other.
-        let here = (begin + self.last).rem_euclid(PERIOD);
-        let step = (ticks - here + PERIOD / 2).rem_euclid(PERIOD) - PERIOD / 2;
+        let way = |from: i64, to: i64| (to - from + PERIOD / 2).rem_euclid(PERIOD) - PERIOD / 2;
+        let step = way((begin + self.last).rem_euclid(PERIOD), ticks);
         // At most 10^6 steps of at most 2^32 ticks: no overflow.
         self.last += step;
+        let shown = self.last + way(ticks, shown);
+        if self.frames == 0 {
+            (self.first_shown, self.last_shown) = (shown, shown);
+        }
+        (self.first_shown, self.last_shown) = (self.first_shown.min(shown), self.last_shown.max(shown));
+        self.longest_step = self.longest_step.max(step);
         (self.least, self.most) = (self.least.min(self.last), self.most.max(self.last));
         if key {
             self.starts_with_keyframe |= self.frames == 0;
@@ -68,6 +78,7 @@ impl Times {
         };
         let start = (begin + self.least).rem_euclid(PERIOD);
         let end = start + span + last;
+        let first_shown = (begin + self.first_shown).rem_euclid(PERIOD);
         let gop = self.last_keyframe.map_or(0, |key| (self.most + last - key).max(self.longest_gop));
         let us = |ticks: i64| {
             i64::try_from(i128::from(ticks) * 1_000_000 / i128::from(CLOCK)).map_err(|_| Malformed::Excessive("ticks"))
@@ -76,7 +87,10 @@ impl Times {
         Ok(Media {
             start_us: us(start)?,
             media_us: us(end)? - us(start)?,
+            first_shown_us: us(first_shown)?,
+            last_shown_us: us(first_shown + self.last_shown - self.first_shown)?,
             frames: u64::try_from(self.frames).unwrap_or(0),
+            longest_step_us: us(self.longest_step)?,
             gop_us: us(gop)?,
             starts_with_keyframe: self.starts_with_keyframe,
         })
@@ -92,7 +106,7 @@ mod tests {
     fn media(frames: &[(u64, bool)]) -> Result<Media, Malformed> {
         let mut times = Times::default();
         for (ticks, key) in frames {
-            times.frame(*ticks, *key)?;
+            times.frame(*ticks, *ticks, *key)?;
         }
         times.media(None)
     }
@@ -103,7 +117,10 @@ mod tests {
         let want = Media {
             start_us: 1_400_000,
             media_us: 4_933_333,
+            first_shown_us: 1_400_000,
+            last_shown_us: 6_266_666,
             frames: 74,
+            longest_step_us: 66_666,
             gop_us: 2_466_666,
             starts_with_keyframe: true,
         };
@@ -115,7 +132,7 @@ mod tests {
     #[test]
     fn a_single_frame_is_as_long_as_the_camera_says() {
         let mut times = Times::default();
-        times.frame(90_000, true).expect("a frame");
+        times.frame(90_000, 90_000, true).expect("a frame");
         assert_eq!(times.media(Some(1_000_000)).map(|media| media.media_us), Ok(1_000_000));
         assert_eq!(times.media(None).map(|media| media.media_us), Ok(ANY_FRAME_US));
     }
@@ -150,10 +167,10 @@ mod tests {
         }
 
         #[test]
-        fn hostile_times_never_panic(frames in prop::collection::vec((any::<u64>(), any::<bool>()), 0..50), frame_us in any::<i64>()) {
+        fn hostile_times_never_panic(frames in prop::collection::vec((any::<u64>(), any::<u64>(), any::<bool>()), 0..50), frame_us in any::<i64>()) {
             let mut times = Times::default();
-            for (ticks, key) in frames {
-                let _ = times.frame(ticks, key);
+            for (ticks, shown, key) in frames {
+                let _ = times.frame(ticks, shown, key);
             }
             let _ = times.media(Some(frame_us));
         }

@@ -106,7 +106,14 @@ fn the_numbers_given_after_a_damaged_segment_keep_the_window() {
     };
     let found = |seq: u64| {
         let start_us = i64::try_from(seq).expect("small") * 4_000_000;
-        let media = Media { start_us, media_us: 4_000_000, frames: 100, gop_us: 1_000_000, starts_with_keyframe: true };
+        let media = Media {
+            start_us,
+            media_us: 4_000_000,
+            frames: 100,
+            gop_us: 1_000_000,
+            starts_with_keyframe: true,
+            ..Media::default()
+        };
         Found { seq, media, sealed_us: at(0).as_microsecond() + start_us + 4_000_000 }
     };
     let mut stream = StreamBook::new(at(0));
