@@ -181,7 +181,12 @@ pub async fn child<K: Child>(ctx: &Context, manager: Manager, desired: K) -> Res
         Ok(Outcome::Written)
     };
     let said = |verb, error| Error::api(verb, kind.clone(), &name, error);
-    let actual = if let Some(cached) = context::get(K::store(&ctx.stores), &namespace, &name) {
+    let hash = body["metadata"]["annotations"][HASH_ANNOTATION].as_str().unwrap_or_default();
+    let cached = context::get(K::store(&ctx.stores), &namespace, &name);
+    let actual = if let Some(cached) = &cached {
+        if cached.is_known_to_hold(hash) {
+            return Ok(Outcome::Unchanged);
+        }
         cached.value()
     } else {
         let mut fresh = body.clone();
@@ -194,7 +199,12 @@ pub async fn child<K: Child>(ctx: &Context, manager: Manager, desired: K) -> Res
         serde_json::to_value(api.get(&name).await.map_err(|error| said(Verb::Get, error))?)?
     };
     match decide(&body, &actual) {
-        Decision::Skip => Ok(Outcome::Unchanged),
+        Decision::Skip => {
+            if let Some(cached) = cached {
+                cached.found_to_hold(hash);
+            }
+            Ok(Outcome::Unchanged)
+        }
         Decision::Foreign(owner) => Err(Error::Foreign { kind: kind.into(), name, owner }),
         Decision::Write => {
             let mut body = body;

@@ -34,6 +34,14 @@ struct State {
     echoes: HashMap<String, Instant>,
 }
 
+impl State {
+    /// How long it is until a lull, for who waits since then.
+    fn left(&self, since: Instant, now: Instant) -> Option<Duration> {
+        let lull = self.last_write.map_or(since, |write| write.max(since)) + LULL;
+        lull.min(since + LONGEST).checked_duration_since(now).filter(|left| !left.is_zero())
+    }
+}
+
 impl Settling {
     /// A child was written.
     pub fn wrote(&self, now: Instant) {
@@ -41,10 +49,10 @@ impl Settling {
     }
 
     /// How long it takes until children that were written for `uid` are seen by the watches: a look before that would find
-    /// them missing and write them again. `wrote`: just now.
-    pub fn echo(&self, uid: &str, wrote: bool, now: Instant) -> Option<Duration> {
+    /// them missing and write them again. `again`: they were just now, or the look that was just taken was too early.
+    pub fn echo(&self, uid: &str, again: bool, now: Instant) -> Option<Duration> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if wrote {
+        if again {
             state.echoes.insert(uid.to_owned(), now);
         }
         let left = (*state.echoes.get(uid)? + ECHO).checked_duration_since(now).filter(|left| !left.is_zero());
@@ -61,12 +69,21 @@ impl Settling {
     pub fn wait(&self, uid: &str, begins: bool, now: Instant) -> Option<Duration> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let since = if begins { *state.since.entry(uid.to_owned()).or_insert(now) } else { *state.since.get(uid)? };
-        let lull = state.last_write.map_or(since, |write| write.max(since)) + LULL;
-        let left = lull.min(since + LONGEST).checked_duration_since(now).filter(|left| !left.is_zero());
+        let left = state.left(since, now);
         if left.is_none() {
             state.since.remove(uid);
         }
         left
+    }
+
+    /// May the broker be asked for what is new of the object `uid`, or does that wait as its status does? `wrote`: its
+    /// children were written just now.
+    ///
+    /// A queue is needed when its pod runs, seconds later; a broker that declares a thousand of them takes the processor
+    /// that the API server needs to make the children of the last.
+    pub fn may_ask(&self, uid: &str, wrote: bool, now: Instant) -> bool {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.since.get(uid).map_or(!wrote, |since| state.left(*since, now).is_none())
     }
 
     /// `uid` is gone.
@@ -97,6 +114,22 @@ mod tests {
         assert_eq!(settling.wait("a", false, at(1_800)), None, "it has been told");
         settling.forget("c");
         assert_eq!(settling.wait("c", false, at(900)), None);
+    }
+
+    #[test]
+    fn the_broker_is_asked_for_what_is_new_when_the_status_is_told() {
+        let (settling, begin) = (Settling::default(), Instant::now());
+        assert!(settling.may_ask("a", false, begin), "nothing was written: a restart");
+        assert!(!settling.may_ask("a", true, begin));
+        settling.wrote(begin);
+        assert_eq!(settling.wait("a", true, begin), Some(LULL));
+        let almost = begin + LULL / 2;
+        assert!(!settling.may_ask("a", false, almost));
+        // Trap: at the same moment both say the same, or a status would be told of what nobody has asked for.
+        for now in [begin + LULL, begin + LONGEST] {
+            assert!(settling.may_ask("a", true, now));
+        }
+        assert_eq!(settling.wait("a", false, begin + LULL), None);
     }
 
     #[test]

@@ -117,6 +117,11 @@ impl Desk {
         }
     }
 
+    /// Was this instance asked for?
+    pub fn wants(&self, uid: InstanceUid) -> bool {
+        self.inner().wanted.get(uid).is_some()
+    }
+
     /// The agents of a namespace shall have their broker user.
     pub fn want_user(&self, namespace: &str) {
         if self.inner().wanted.user(namespace) {

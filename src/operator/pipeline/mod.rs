@@ -46,15 +46,16 @@ pub async fn reconcile(pipeline: Arc<Pipeline>, ctx: Arc<Context>) -> Result<Act
     }
     let observed = observe::pipeline(&pipeline, &ctx);
     let plan = plan::pipeline(&pipeline, &observed);
+    let began = Instant::now();
     let applied = match &plan {
-        Ok(plan) => apply_all(&ctx, plan, &observed).await,
+        Ok(plan) => apply_all(&ctx, plan, &observed, began).await,
         Err(invalid) => Err(Error::Invalid { reason: invalid.reason(), message: invalid.to_string() }),
     };
-    if let Ok(applied) = &applied {
-        let echo = ctx.settling.echo(&uid, applied.wrote, Instant::now());
-        if let Some(left) = ctx.settling.wait(&uid, applied.wrote, Instant::now()) {
-            return Ok(Action::requeue(left.max(echo.unwrap_or_default())));
-        }
+    if let Ok(applied) = &applied
+        && let Some(left) = ctx.settling.wait(&uid, applied.wrote, began)
+    {
+        let echo = ctx.settling.echo(&uid, true, Instant::now());
+        return Ok(Action::requeue(left.max(echo.unwrap_or_default())));
     }
     let status = status::pipeline(&pipeline, &observed, plan.as_ref().ok(), applied.as_ref());
     apply::status(&ctx, Manager::Pipeline, &*pipeline, status).await?;
@@ -67,12 +68,16 @@ pub async fn reconcile(pipeline: Arc<Pipeline>, ctx: Arc<Context>) -> Result<Act
 pub struct Applied {
     /// Something was written.
     pub wrote: bool,
+    /// An instance that is new waits to be asked for at the broker.
+    pub unasked: bool,
     /// The agents' Secret that is there is not the one we would make.
     pub agent_secret_stale: bool,
 }
 
 /// Configuration before workloads; the broker hears of an assignment only after it stands in its `ConfigMap`.
-async fn apply_all(ctx: &Context, plan: &Plan, observed: &Observed) -> Result<Applied, Error> {
+///
+/// `began`: when this look was taken; the wait for a lull is counted from the same moment.
+async fn apply_all(ctx: &Context, plan: &Plan, observed: &Observed, began: Instant) -> Result<Applied, Error> {
     let mut applied = Applied::default();
     if !plan.instances.is_empty() {
         applied.agent_secret_stale = agent_secret(ctx, plan, observed).await?;
@@ -83,8 +88,11 @@ async fn apply_all(ctx: &Context, plan: &Plan, observed: &Observed) -> Result<Ap
     // One camera's failure is not the others'.
     let mut failure = None;
     for instance in &plan.instances {
-        match apply_instance(ctx, plan, instance, observed).await {
-            Ok(wrote) => applied.wrote |= wrote,
+        match apply_instance(ctx, plan, instance, observed, began).await {
+            Ok(one) => {
+                applied.wrote |= one.wrote;
+                applied.unasked |= one.unasked;
+            }
             Err(error) => drop(failure.get_or_insert(error)),
         }
     }
@@ -97,12 +105,19 @@ async fn apply_all(ctx: &Context, plan: &Plan, observed: &Observed) -> Result<Ap
         return Err(error);
     }
     // Only now: an instance that failed was not asked for, and the sweep would take its queue and stream for left over.
-    ctx.desk.settled(&plan.pipeline.uid);
+    if !applied.unasked {
+        ctx.desk.settled(&plan.pipeline.uid);
+    }
     Ok(applied)
 }
 
-/// Was anything written?
-async fn apply_instance(ctx: &Context, plan: &Plan, instance: &Instance, observed: &Observed) -> Result<bool, Error> {
+async fn apply_instance(
+    ctx: &Context,
+    plan: &Plan,
+    instance: &Instance,
+    observed: &Observed,
+    began: Instant,
+) -> Result<Applied, Error> {
     let mut wrote = false;
     if let Some(claim) = desired::spool::claim(plan, instance)
         && !observed.volume_claims.contains_key(&instance.uid)
@@ -111,6 +126,18 @@ async fn apply_instance(ctx: &Context, plan: &Plan, instance: &Instance, observe
     }
     let config_map = desired::assignment::config_map(plan, instance);
     wrote |= apply::child(ctx, Manager::Pipeline, config_map).await? == Outcome::Written;
+    // Who is there already is told at once: an edit shall not wait.
+    let asked = ctx.desk.wants(instance.uid) || ctx.settling.may_ask(&plan.pipeline.uid, wrote, began);
+    if asked {
+        ask_for(ctx, plan, instance, observed);
+    }
+    let deployment = desired::deployment::deployment(plan, instance, &ctx.config.images);
+    wrote |= apply::child(ctx, Manager::Pipeline, deployment).await? == Outcome::Written;
+    Ok(Applied { wrote, unasked: !asked, ..Applied::default() })
+}
+
+/// Says at the desk what the broker shall hold for an instance whose assignment stands in its `ConfigMap`.
+fn ask_for(ctx: &Context, plan: &Plan, instance: &Instance, observed: &Observed) {
     let wanted = WantedInstance {
         uid: instance.uid,
         pipeline: plan.pipeline.clone(),
@@ -136,9 +163,6 @@ async fn apply_instance(ctx: &Context, plan: &Plan, instance: &Instance, observe
         ctx.desk.forget_instance(retired, false);
     }
     ctx.desk.want_instance(wanted, observed.now);
-    let deployment = desired::deployment::deployment(plan, instance, &ctx.config.images);
-    wrote |= apply::child(ctx, Manager::Pipeline, deployment).await? == Outcome::Written;
-    Ok(wrote)
 }
 
 /// Removes what an instance that has drained leaves behind; the assignment last, for the others are found by it.

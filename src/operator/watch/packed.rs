@@ -7,7 +7,7 @@ use std::{
     borrow::Cow,
     io::{Read, Write},
     marker::PhantomData,
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use flate2::{Compression, read::DeflateDecoder, write::DeflateEncoder};
@@ -69,6 +69,8 @@ pub struct Packed<K> {
     tag: Tag,
     /// Its JSON, deflated.
     text: Box<[u8]>,
+    /// Hash of the desired object that it was found to hold.
+    holds: OnceLock<Box<str>>,
     kind: PhantomData<fn() -> K>,
 }
 
@@ -82,7 +84,7 @@ where
         let text = serde_json::to_vec(object).expect("came as JSON");
         deflated.write_all(&text).expect("memory takes it");
         let text = deflated.finish().expect("memory takes it").into();
-        Self { tag: Tag::of(object.meta()), text, kind: PhantomData }
+        Self { tag: Tag::of(object.meta()), text, holds: OnceLock::new(), kind: PhantomData }
     }
 
     /// The object as it was packed.
@@ -106,6 +108,17 @@ impl<K> Packed<K> {
     /// What it is found by.
     pub fn tag(&self) -> &Tag {
         &self.tag
+    }
+
+    /// Was it found to hold the desired object of this hash? It is a new one after every change.
+    pub fn is_known_to_hold(&self, hash: &str) -> bool {
+        self.holds.get().is_some_and(|held| &**held == hash)
+    }
+
+    /// It was compared, and holds it.
+    pub fn found_to_hold(&self, hash: &str) {
+        // One desired object per version of the actual one, but for the moment of an edit.
+        let _ = self.holds.set(hash.into());
     }
 }
 
