@@ -23,7 +23,7 @@ const MEANING = {
   503: 'The footage cannot be reached at the moment.',
 };
 const FINAL = [400, 403, 404, 410];
-/** The rendition is not there, and will not come. */
+/** The rendition is not there, or lags too far behind. */
 const GONE = [404, 410];
 const UNDECODABLE =
   'This browser cannot decode this camera’s X video. Try Safari, or Chrome or Edge on a machine that decodes it in hardware; or let the camera send H.264.';
@@ -32,6 +32,8 @@ const CONFIG = {
   // Started by hand, once the playlist says which position the wanted moment has.
   autoStartLoad: false,
   backBufferLength: 60,
+  // A rendition that was away for a moment is tried again; hls.js itself would avoid it for good.
+  errorPenaltyExpireMs: 30_000,
   // Most viewers sit near their cameras: begin with a good picture, and go down when the line says so.
   abrEwmaDefaultEstimate: 5_000_000,
   // We try again ourselves: with a visible message, and when the server says so.
@@ -181,6 +183,7 @@ export class Player {
   /** Said only when it is news: the menu may be open. */
   #offer(names) {
     if (String(names) === String(this.#offered)) return;
+    if (this.#offered.includes(this.#quality) && !names.includes(this.#quality)) this.#tell.without(this.#quality);
     this.#offered = names;
     const chosen = this.#level >= 0 && names.includes(this.#quality);
     // One that was away is back.
@@ -311,8 +314,6 @@ export class Player {
     const { levels } = this.#hls;
     if (levels.length < 2 || !levels[index]) return false;
     const name = nameOf(levels[index]);
-    // hls.js looks at it again now and then: said once.
-    if (name === this.#quality && this.#offered.includes(name)) this.#tell.without(name);
     this.#offer(this.#offered.filter((other) => other !== name));
     if (!fatal) return true;
     // Trap: only now that nothing is under way; what hls.js loads or unpacks knows its level by number.

@@ -37,7 +37,7 @@ pub struct Live {
 }
 
 impl Live {
-    /// With what an earlier agent left.
+    /// With what an earlier agent left. Which rungs came too late for live is forgotten: they are listed now.
     pub fn new(segments: &[Segment], init_file: impl Fn(&Segment) -> Option<String>) -> Self {
         let live = Self::default();
         for segment in segments {

@@ -3,7 +3,7 @@
 //!
 //! Called by the sealer after the source. A rung that can't be used is marked as given up; nothing else waits for it.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, io::ErrorKind, sync::Arc};
 
 use super::{
     context::Context,
@@ -115,9 +115,10 @@ async fn usable(
     formats.insert(init.map(str::to_owned), format.clone());
     let inspected = reading::read(context, key.clone(), container, &format.layout).await?;
     let (media, description) = (inspected.found.media, inspected.description);
-    if !ladder::lines_up(&source.into(), &media) && !lines_up_with_file(context, source, &media).await {
+    if !ladder::lines_up(&source.into(), &media) && !lines_up_with_file(context, source, &media).await? {
+        let begin = if media.starts_with_keyframe { "" } else { ", no keyframe first" };
         return Err(Unusable::Damaged(format!(
-            "{} frames of {} µs instead of {} of {}",
+            "it does not line up with the source: {} frames of {} µs{begin}, instead of {} of {}",
             media.frames, media.media_us, source.frames, source.media_us
         )));
     }
@@ -136,11 +137,21 @@ async fn usable(
 
 /// The same question to the source's file, while it is there. What is remembered of the source are times of decoding:
 /// those of B-frames before or after a hole say little about when frames are shown.
-async fn lines_up_with_file(context: &Arc<Context>, source: &Segment, made: &Media) -> bool {
+async fn lines_up_with_file(context: &Arc<Context>, source: &Segment, made: &Media) -> Result<bool, Unusable> {
+    if made.frames != source.frames || !made.starts_with_keyframe {
+        return Ok(false);
+    }
     let (key, container) = (&source.key, source.container());
-    let Ok(format) = Format::of(context, key.session, SOURCE, container.init_file()) else { return false };
-    let inspected = reading::read(context, key.clone(), container, &format.layout).await;
-    inspected.is_ok_and(|inspected| ladder::lines_up(&Extent::from(&inspected.found.media), made))
+    let read = async {
+        let format = Format::of(context, key.session, SOURCE, container.init_file())?;
+        reading::read(context, key.clone(), container, &format.layout).await
+    };
+    match read.await {
+        Ok(inspected) => Ok(ladder::lines_up(&Extent::from(&inspected.found.media), made)),
+        // What can't be read now may be the next time; a file that had to go may not.
+        Err(Unusable::Failed(error)) if error.kind() != ErrorKind::NotFound => Err(Unusable::Failed(error)),
+        Err(_) => Ok(false),
+    }
 }
 
 #[cfg(test)]

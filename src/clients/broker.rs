@@ -13,8 +13,7 @@ use lapin::{
         BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions,
         ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
     },
-    types::{AMQPValue, FieldTable, FrameSize, ShortString},
-    uri::AMQPUri,
+    types::{AMQPValue, FieldTable, ShortString},
 };
 use serde::Serialize;
 
@@ -22,11 +21,6 @@ use crate::domain::control::Envelope;
 
 /// How long connecting, a confirm or a declaration may take before the connection counts as lost.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Largest frame that is asked for, unless the address says otherwise; larger messages go in several.
-///
-/// Trap: lapin keeps room for 32 frames in each direction from the start. With the 128 KiB that RabbitMQ offers these are
-/// 8 MB for every process of ours, resident.
-const FRAME_MAX: FrameSize = 16 << 10;
 
 /// What can go wrong with the broker. Everything but [`Error::Unroutable`] means: connect again.
 #[derive(Debug, thiserror::Error)]
@@ -129,22 +123,14 @@ impl Delivery {
     }
 }
 
-fn refused(error: impl Into<lapin::Error>) -> Error {
-    Error::Connect(Box::new(error.into()))
-}
-
-fn address(url: &str) -> Result<AMQPUri, Error> {
-    let mut address: AMQPUri = url.parse().map_err(|error: String| refused(std::io::Error::other(error)))?;
-    address.query.frame_max.get_or_insert(FRAME_MAX);
-    Ok(address)
-}
-
 impl Broker {
     /// Connects to `url` (`amqp[s]://user:password@host:port/vhost`) under a name that shows in the broker's lists.
     pub async fn connect(url: &str, name: &str) -> Result<Self, Error> {
         let properties = ConnectionProperties::default().with_connection_name(name.to_owned().into());
         let connecting = async {
-            let connection = Connection::connect_uri(address(url)?, properties).await.map_err(refused)?;
+            // The size of frames is the broker's to say. Trap: the headers of a message come in one frame, as large as the
+            // broker allowed its sender; who asked for less would lose the connection at every delivery of it.
+            let connection = Connection::connect(url, properties).await.map_err(|e| Error::Connect(Box::new(e)))?;
             let publisher = connection.create_channel().await.map_err(operation(|| "open a channel".to_owned()))?;
             publisher
                 .confirm_select(ConfirmSelectOptions::default())

@@ -29,6 +29,8 @@ use crate::{
 const FRESH: Duration = Duration::from_millis(500);
 /// A capture pod that does not answer within this time is moving.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// A live window holds ten segments of each rendition, of which there are six at most; more is nonsense.
+const MAX_WINDOW: usize = 1_000;
 
 /// The last answer of a capture pod, and when it came.
 type Slot = Arc<tokio::sync::Mutex<Option<(Instant, Result<Arc<LiveWindow>, Problem>)>>>;
@@ -73,6 +75,11 @@ impl LiveSource {
             tracing::warn!(stream = %stream.stream, error = telemetry::chain(&error), "a capture pod answered nonsense");
             away()
         })?;
+        // What lists are made of takes time for each pair of them.
+        if window.segments.len() > MAX_WINDOW {
+            tracing::warn!(stream = %stream.stream, segments = window.segments.len(), "a capture pod says too much");
+            return Err(away());
+        }
         // A pod that has taken over the address of another one.
         if window.stream != stream.stream {
             return Err(away());

@@ -14,7 +14,7 @@ use super::{App, live, problem::Problem, roster::Live};
 use crate::{
     catalogue::Camera,
     domain::{
-        ladder::is_rendition,
+        ladder::{MAX_RENDITIONS, is_rendition},
         playlist::{self, DVR_WINDOW, Declared, Entry, Lacking, PATIENCE, Variant},
         segment::SOURCE,
     },
@@ -80,11 +80,11 @@ pub(super) async fn playlist(
         "master.m3u8" if !ranged => camera.live_master().await,
         "dvr-master.m3u8" => {
             let now = Timestamp::now();
-            camera.master(now - DVR_WINDOW, now, "dvr.m3u8".into()).await
+            camera.master(now - DVR_WINDOW, now, "dvr.m3u8".into(), Lacking::Dvr).await
         }
         "master.m3u8" | "replay-master.m3u8" => {
             let (start, end) = range.parse()?;
-            camera.master(start, end, format!("replay.m3u8?start={start}&end={end}")).await
+            camera.master(start, end, format!("replay.m3u8?start={start}&end={end}"), Lacking::Replay).await
         }
         _ => Err(Problem::not_found("UnknownPlaylist", "there are live.m3u8, dvr.m3u8 and replay.m3u8?start=…&end=…")),
     }
@@ -153,9 +153,9 @@ impl Asked<'_> {
         let source = live::entries(&window, SOURCE);
         let goes_on = |name: &&str| {
             let rung = live::entries(&window, name);
-            is_rendition(name) && !playlist::rendition(source.clone(), name, rung, Lacking::Live).is_empty()
+            !playlist::rendition(source.clone(), name, rung, Lacking::Live).is_empty()
         };
-        let others = names.into_iter().filter(goes_on);
+        let others = names.into_iter().filter(|name| is_rendition(name)).take(MAX_RENDITIONS).filter(goes_on);
         let mut variants: Vec<Variant> = others.filter_map(|name| live::variant(&window, name, "live.m3u8")).collect();
         let source = live::variant(&window, SOURCE, "live.m3u8");
         variants.insert(0, source.ok_or_else(|| live::no_picture(self.name, None, None))?);
@@ -209,10 +209,22 @@ impl Asked<'_> {
         self.shaped(source, rung, lacking)
     }
 
-    async fn master(&self, from: Timestamp, to: Timestamp, uri: String) -> Result<Response, Problem> {
+    /// Has a growing list of this rendition something to show? Not while all that is made of it lies behind a hole that
+    /// may still be filled.
+    async fn begins(&self, camera: &Camera, rendition: &str, from: Timestamp, to: Timestamp) -> Result<bool, Problem> {
+        let source = self.app.catalogue.entries(camera, SOURCE, from, to).await?;
+        let rung = self.app.catalogue.entries(camera, rendition, from, to).await?;
+        Ok(!playlist::rendition(source, rendition, rung, Lacking::Dvr).is_empty())
+    }
+
+    async fn master(&self, from: Timestamp, to: Timestamp, uri: String, lacking: Lacking) -> Result<Response, Problem> {
         let camera = self.camera().await?;
         let mut variants = Vec::new();
         for rendition in self.app.catalogue.renditions(&camera).await? {
+            let growing = lacking == Lacking::Dvr && rendition != SOURCE;
+            if growing && !self.begins(&camera, &rendition, from, to).await? {
+                continue;
+            }
             if let Some(found) = self.app.catalogue.variant(&camera, &rendition, from, to).await? {
                 variants.push(Variant {
                     uri: playlist::in_rendition(&uri, &rendition),

@@ -145,7 +145,7 @@ where
     found
 }
 
-/// [`select`] among children, for a look at more than their metadata.
+/// [`select`] among children, for a look at more than their tag.
 pub fn unpacked<K>(store: &Store<Packed<K>>, namespace: &str, keep: impl Fn(&Tag) -> bool) -> Vec<Arc<K>>
 where
     K: Resource<DynamicType = ()> + Clone + Serialize + DeserializeOwned + 'static,

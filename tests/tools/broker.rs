@@ -34,7 +34,7 @@ impl RabbitMq {
         let config = folder.path().join("rabbitmq.conf");
         let settings = format!(
             "listeners.tcp.1 = 127.0.0.1:{port}\nmanagement.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {management_port}\n\
-             log.console = true\nlog.file = false\n"
+             frame_max = 16384\nlog.console = true\nlog.file = false\n"
         );
         std::fs::write(&config, settings).expect("writes");
         std::fs::write(folder.path().join("enabled_plugins"), "[rabbitmq_management].").expect("writes");

@@ -111,7 +111,7 @@ mod tests {
             last_shown_us: SOURCE.last_shown_us + last,
             ..SOURCE
         };
-        // To a frame: older sources say in edit lists where they begin.
+        // To a frame: the first one's time is rounded on the way through ffmpeg.
         assert!(lines_up(&source, &moved(-40_000, -40_000)));
         for (first, last) in [(-60_000, 0), (60_000, 60_000), (0, 60_000), (-8_000_000, -8_000_000)] {
             assert!(!lines_up(&source, &moved(first, last)), "{first} {last}");

@@ -24,7 +24,8 @@ pub enum Lacking {
     Replay,
 }
 
-/// The entries of `source` as the rendition `name` has them. Empty when it has none of them.
+/// The entries of `source` as the rendition `name` has them. Empty when it has none of them,
+/// and in live when it lags too far behind.
 pub fn rendition(source: Vec<Entry>, name: &str, found: Vec<Entry>, lacking: Lacking) -> Vec<Entry> {
     let mut found: HashMap<_, _> =
         found.into_iter().map(|entry| ((entry.key.stream, entry.key.session, entry.key.seq), entry)).collect();
