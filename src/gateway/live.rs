@@ -29,6 +29,8 @@ use crate::{
 const FRESH: Duration = Duration::from_millis(500);
 /// A capture pod that does not answer within this time is moving.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// The system asks again after 1 s and after 3 s: a first word that gets lost on a busy node is no reason to give up.
+const CONNECT: Duration = Duration::from_secs(4);
 /// A live window holds ten segments of each rendition, of which there are six at most; more is nonsense.
 const MAX_WINDOW: usize = 1_000;
 
@@ -46,7 +48,7 @@ impl LiveSource {
     /// With the key that the live tokens are derived from.
     pub fn new(master: MasterKey) -> Result<Self, reqwest::Error> {
         let http = reqwest::Client::builder()
-            .connect_timeout(Duration::from_secs(2))
+            .connect_timeout(CONNECT)
             .timeout(TIMEOUT)
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
