@@ -228,12 +228,13 @@ impl Sealer<'_> {
     ) -> Result<Vec<Gap>, Error> {
         let mut gaps = Vec::new();
         for (seq, from, to) in &numbered.missing {
-            let (reason, detail) = match seq {
-                Some(seq) => {
-                    let why = self.damaged.get(&(session, *seq)).cloned();
-                    (GapReason::SegmentLost, why.unwrap_or_else(|| "the file was never there".to_owned()))
-                }
-                None => break_reason(self.how_it_ended(before).await?.as_ref()),
+            let (reason, detail) = if let Some(seq) = seq {
+                let why = self.damaged.get(&(session, *seq)).cloned();
+                (GapReason::SegmentLost, why.unwrap_or_else(|| "the file was never there".to_owned()))
+            } else {
+                let ended = self.how_it_ended(before).await?;
+                let hindered = self.context.spool.session_file(session).and_then(|file| file.hindered);
+                break_reason(ended.as_ref(), hindered.as_ref(), (at(*from), at(*to)))
             };
             gaps.push(Gap {
                 stream: applied.assignment.stream,
@@ -335,6 +336,7 @@ mod tests {
             started: now(),
             segment_seconds: 4,
             video: Some(VideoInfo::default()),
+            hindered: None,
             ended: None,
         };
         let say = |file: &spool::SessionFile| {
@@ -372,6 +374,7 @@ mod tests {
             started: now(),
             segment_seconds: 4,
             video: Some(VideoInfo::default()),
+            hindered: None,
             ended: None,
         };
         let path = context.spool.path().join(early.to_string()).join(spool::SESSION_FILE);

@@ -6,6 +6,8 @@
 
 use serde::Deserialize;
 
+use std::time::Duration;
+
 use super::{
     container::Container,
     control::{Audio, CaptureSource, VideoInfo},
@@ -14,8 +16,8 @@ use super::{
     spool,
 };
 
-/// Socket timeout towards the camera, µs; `-timeout` counts in µs since ffmpeg 5.0.
-const SOCKET_TIMEOUT_US: &str = "5000000";
+/// Socket timeout towards the camera.
+pub const SOCKET_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Segments in ffmpeg's own playlist, which nobody plays.
 const HLS_LIST_SIZE: &str = "8";
@@ -129,6 +131,11 @@ fn words<const N: usize>(words: [&str; N]) -> Vec<String> {
     words.map(str::to_owned).to_vec()
 }
 
+/// `-timeout` counts in µs since ffmpeg 5.0.
+fn socket_timeout() -> String {
+    SOCKET_TIMEOUT.as_micros().to_string()
+}
+
 /// Arguments of ffprobe; `url` carries the credentials.
 pub fn probe_arguments(address: &Address, transport: Transport, url: &str) -> Vec<String> {
     words([
@@ -140,7 +147,7 @@ pub fn probe_arguments(address: &Address, transport: Transport, url: &str) -> Ve
         "-rtsp_transport",
         transport.word(),
         "-timeout",
-        SOCKET_TIMEOUT_US,
+        &socket_timeout(),
         "-print_format",
         "json",
         "-show_streams",
@@ -185,7 +192,7 @@ pub fn arguments(spec: &CaptureSpec, url: &str) -> Vec<String> {
         "-rtsp_transport",
         spec.transport.word(),
         "-timeout",
-        SOCKET_TIMEOUT_US,
+        &socket_timeout(),
         "-fflags",
         "+genpts+discardcorrupt",
         "-i",

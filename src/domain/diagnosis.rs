@@ -3,7 +3,9 @@
 //! The lines come already redacted; nothing here sees a credential. Not here: what to do about it in the program; the
 //! runner only asks whether the next try may be soon.
 
-use super::{control::Problem, segment::GapReason, source::redact_userinfo};
+use std::time::Duration;
+
+use super::{capture::SOCKET_TIMEOUT, control::Problem, segment::GapReason, source::redact_userinfo};
 
 /// What a person declared and may have to change.
 #[derive(Clone, Debug, Default)]
@@ -46,8 +48,8 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// Reads the end of ffmpeg's (redacted) messages.
-    pub fn of(lines: &[String]) -> Self {
+    /// Reads the end of ffmpeg's (redacted) messages. `ran`: how long it ran without a picture.
+    pub fn of(lines: &[String], ran: Duration) -> Self {
         let has = |words: &[&str]| lines.iter().any(|line| words.iter().any(|word| line.contains(word)));
         let code = |code: u16| has(&[&format!("failed: {code}"), &format!("returned {code}")]);
         // Most specific first: a failed login is followed by the line of a failed input.
@@ -72,8 +74,12 @@ impl Cause {
         if has(&["Connection timed out", "Operation timed out", "No route to host", "unreachable", "Host is down"]) {
             return Self::NoAnswer;
         }
-        if has(&["Invalid data found when processing input", "Connection reset by peer", "Could not find codec"]) {
+        if has(&["Connection reset by peer", "Could not find codec"]) {
             return Self::Garbage;
+        }
+        if has(&["Invalid data found when processing input"]) {
+            // Trap: ffmpeg says the same of a camera that takes the connection and never answers.
+            return if ran < SOCKET_TIMEOUT { Self::Garbage } else { Self::Hung };
         }
         let last = lines.iter().rev().find(|line| is_error(line));
         Self::Died(last.or(lines.last()).map(|line| short(line)).unwrap_or_default())
@@ -84,13 +90,19 @@ impl Cause {
         if let Some(signal) = signal {
             return Self::Died(format!("killed by signal {signal}"));
         }
-        match Self::of(lines) {
+        match Self::of(lines, Duration::ZERO) {
             // It answered until now: the connection is open and nothing comes.
             Self::NoAnswer => Self::Hung,
             // A warning on the way is no reason to end.
             Self::Died(_) if !lines.iter().any(|line| is_error(line)) => Self::Closed,
             cause => cause,
         }
+    }
+
+    /// Of an ffmpeg that had to be stopped: what it complained about may be no reason.
+    #[must_use]
+    pub fn or_hung(self) -> Self {
+        if matches!(self, Self::Died(_)) { Self::Hung } else { self }
     }
 
     /// Stable word for conditions and metrics.
@@ -200,7 +212,7 @@ mod tests {
     use super::*;
 
     fn cause(line: &str) -> Cause {
-        Cause::of(&[line.to_owned()])
+        Cause::of(&[line.to_owned()], Duration::ZERO)
     }
 
     #[test]
@@ -223,7 +235,15 @@ mod tests {
         ] {
             assert_eq!(cause(line), want, "{line}");
         }
-        assert_eq!(Cause::of(&[]), Cause::Died(String::new()));
+        assert_eq!(Cause::of(&[], Duration::ZERO), Cause::Died(String::new()));
+    }
+
+    #[test]
+    fn a_camera_that_never_answers_does_not_send_garbage() {
+        let of = |line: &str| Cause::of(&[line.to_owned()], SOCKET_TIMEOUT);
+        assert_eq!(of("[error] rtsp://h/x: Invalid data found when processing input"), Cause::Hung);
+        // Looking for pictures in what it sends takes as long.
+        assert_eq!(of("[rtsp @ 0x5] [warning] Could not find codec parameters for stream 0"), Cause::Garbage);
     }
 
     #[test]
@@ -254,6 +274,6 @@ mod tests {
             "[rtsp @ 0x5] [error] method DESCRIBE failed: 401 Unauthorized",
             "[error] x: Invalid data found when processing input",
         ];
-        assert_eq!(Cause::of(&lines.map(str::to_owned)), Cause::Unauthorized(401));
+        assert_eq!(Cause::of(&lines.map(str::to_owned), Duration::ZERO), Cause::Unauthorized(401));
     }
 }

@@ -51,9 +51,17 @@ pub fn target_seconds(segment_seconds: u32, gop_us: i64, longest_us: i64) -> u32
     u32::try_from(whole.clamp(1, 3_600)).unwrap_or(3_600)
 }
 
-/// Why footage is missing between two sessions, and a sentence about it.
-pub fn break_reason(before: Option<&SessionEnd>) -> (GapReason, String) {
-    before.map_or_else(
+/// Why footage is missing between two sessions, and a sentence about it: what took the longer part of the time between
+/// `from` and `to`, the end of the session before or what hindered the next one from its `at` on.
+///
+/// Who gives a camera another address that nobody answers at looks for that, and not for his edit.
+pub fn break_reason(
+    before: Option<&SessionEnd>,
+    hindered: Option<&SessionEnd>,
+    (from, to): (Timestamp, Timestamp),
+) -> (GapReason, String) {
+    let longer = hindered.filter(|then| to.duration_since(then.at) > then.at.duration_since(from));
+    longer.or(before).map_or_else(
         // A runner that could say nothing was killed with its pod or node.
         || (GapReason::InstanceLost, "the capture pod or its node was gone".to_owned()),
         |end| (end.reason, end.detail.clone()),
@@ -308,7 +316,22 @@ mod tests {
     }
 
     #[test]
-    fn a_session_without_an_end_lost_its_pod() {
-        assert_eq!(break_reason(None).0, GapReason::InstanceLost);
+    fn a_gap_is_put_down_to_what_took_the_longer_part_of_it() {
+        let at = |second: i64| Timestamp::from_second(1_800_000_000 + second).expect("a time");
+        let end = |second, reason| Some(SessionEnd { at: at(second), reason, detail: String::new() });
+        let edited = || end(1, GapReason::Reconfigured);
+        let silent = |second| end(second, GapReason::CameraUnreachable);
+        for (before, hindered, want) in [
+            // A session without an end lost its pod.
+            (None, None, GapReason::InstanceLost),
+            (edited(), None, GapReason::Reconfigured),
+            (edited(), silent(2), GapReason::CameraUnreachable),
+            (None, silent(2), GapReason::CameraUnreachable),
+            // Paused for long, and then the first try failed.
+            (end(1, GapReason::Paused), silent(50), GapReason::Paused),
+        ] {
+            let told = break_reason(before.as_ref(), hindered.as_ref(), (at(0), at(60)));
+            assert_eq!(told.0, want, "{before:?}, {hindered:?}");
+        }
     }
 }

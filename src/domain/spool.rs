@@ -136,6 +136,10 @@ pub struct SessionFile {
     /// What the probe found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub video: Option<VideoInfo>,
+    /// What kept the camera from being captured when nothing was left of the runs since the footage before, and since
+    /// when (`at`): the newest such thing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hindered: Option<SessionEnd>,
     /// How it ended; absent while it runs, and when the runner had no chance to say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<SessionEnd>,

@@ -17,7 +17,7 @@ use super::{
     Args,
     picture::PictureWatch,
     probe,
-    session::Session,
+    session::{Hindered, Session},
     told::{Order, Told, Wanted},
 };
 use crate::{
@@ -44,6 +44,9 @@ const RECENT: Duration = Duration::from_secs(10);
 const KEPT_LINES: usize = 30;
 /// Complaints of one run that reach the log at its usual level; a damaged stream yields thousands.
 const LOGGED_LINES: u32 = 20;
+
+/// Why there is no footage of a pause.
+const PAUSED: &str = "paused as told";
 
 /// How a run ended.
 pub enum Ended {
@@ -75,12 +78,19 @@ pub struct Capture<'a> {
     changed: Option<Instant>,
     /// What was last said of the sound.
     said_of_sound: Option<String>,
+    /// What has kept us from footage since there was some.
+    hindered: Hindered,
 }
 
 impl<'a> Capture<'a> {
     /// Nothing is probed yet.
     pub fn new(args: &'a Args, reporter: &'a Reporter<RunnerReport>) -> Self {
-        Self { args, reporter, known: None, changed: None, said_of_sound: None }
+        Self { args, reporter, known: None, changed: None, said_of_sound: None, hindered: Hindered::default() }
+    }
+
+    /// Nothing is captured for now, as told.
+    pub fn paused(&mut self) {
+        self.hindered.by(Timestamp::now(), GapReason::Paused, PAUSED);
     }
 
     /// Captures until the run ends.
@@ -97,7 +107,7 @@ impl<'a> Capture<'a> {
                 report.phase = Phase::Starting;
             }
         });
-        let reporter = self.reporter;
+        let (reporter, asked) = (self.reporter, Timestamp::now());
         let remembered = self.remembers(order);
         let probe = tokio::select! {
             probe = self.probe(order) => probe,
@@ -106,13 +116,15 @@ impl<'a> Capture<'a> {
         };
         let probe = match probe {
             Ok(probe) => probe,
-            Err(probe::Failed { problem, refused_login }) => {
+            Err(probe::Failed { problem, gap, refused_login }) => {
+                self.hindered.by(asked, gap, &problem.message);
                 self.fail(problem);
                 return Ended::Failed { refused_login, captured: false };
             }
         };
         let revision = told.borrow().revision;
-        let begun = Session::begin(&self.args.spool, revision, order.segment_seconds, &probe.info)
+        let hindered = self.hindered.newest();
+        let begun = Session::begin(&self.args.spool, revision, order.segment_seconds, &probe.info, hindered)
             .and_then(|session| Ok((self.start(order, &probe, &session)?, session)));
         let (mut child, session) = match begun {
             Ok(begun) => begun,
@@ -155,8 +167,11 @@ impl<'a> Capture<'a> {
             }
         };
         tracing::info!(session = %session.id(), "capture ended: {detail}");
-        if let Err(error) = session.end(reason, detail) {
-            tracing::warn!("failed to close the session: {error}");
+        let started = session.started();
+        match session.end(reason, detail.clone()) {
+            Ok(true) => self.hindered = Hindered::default(),
+            Ok(false) => self.hindered.by(started, reason, &detail),
+            Err(error) => tracing::warn!("failed to close the session: {error}"),
         }
         self.reporter.update(|report| report.session = None);
         ended
@@ -297,7 +312,7 @@ impl Watching {
                 }
                 () = until_other_order(order, told, reporter) => {
                     let (reason, detail) = match told.borrow().wanted {
-                        Wanted::Paused | Wanted::Draining | Wanted::Nothing => (GapReason::Paused, "paused as told"),
+                        Wanted::Paused | Wanted::Draining | Wanted::Nothing => (GapReason::Paused, PAUSED),
                         _ => (GapReason::Reconfigured, "restarted with other settings"),
                     };
                     return Stop::Told(reason, detail.to_owned());
@@ -306,7 +321,10 @@ impl Watching {
                     return Stop::Told(GapReason::InstanceLost, "the capture pod was stopped".to_owned());
                 }
                 () = tokio::time::sleep_until(deadline) => {
-                    return Stop::Failed(if self.media_us.is_some() { Cause::Hung } else { self.cause_before_pictures() });
+                    return Stop::Failed(match self.media_us {
+                        Some(_) => Cause::Hung,
+                        None => self.cause_without_pictures().or_hung(),
+                    });
                 }
             }
         }
@@ -356,14 +374,11 @@ impl Watching {
 
     /// Why ffmpeg ended by itself.
     fn cause(&self, signal: Option<i32>) -> Cause {
-        if self.media_us.is_some() { Cause::of_a_run(&self.recent(), signal) } else { Cause::of(&self.recent()) }
+        if self.media_us.is_some() { Cause::of_a_run(&self.recent(), signal) } else { self.cause_without_pictures() }
     }
 
-    fn cause_before_pictures(&self) -> Cause {
-        match Cause::of(&self.recent()) {
-            Cause::Died(_) => Cause::Hung,
-            cause => cause,
-        }
+    fn cause_without_pictures(&self) -> Cause {
+        Cause::of(&self.recent(), self.begun.elapsed())
     }
 
     fn recent(&self) -> Vec<String> {

@@ -114,6 +114,7 @@ async fn supervise(
                 continue;
             }
             Wanted::Paused | Wanted::Draining => {
+                capture.paused();
                 rest(&mut told, reporter, Phase::Paused, shutdown).await;
                 continue;
             }

@@ -1,6 +1,9 @@
 //! Asks a camera what it sends, and remembers it: a reconnect must not spend its seconds on asking again.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use tokio::io::AsyncReadExt;
 
@@ -11,6 +14,7 @@ use crate::{
         capture::{self, Probe},
         control::Problem,
         diagnosis::Cause,
+        segment::GapReason,
     },
 };
 
@@ -23,6 +27,8 @@ const MAX_ANSWER: u64 = 1 << 20;
 pub struct Failed {
     /// For people.
     pub problem: Problem,
+    /// What the loss of footage is put down to.
+    pub gap: GapReason,
     /// Did the camera refuse the login?
     pub refused_login: bool,
 }
@@ -36,12 +42,12 @@ pub async fn probe(ffprobe: &Path, order: &Order) -> Result<Probe, Failed> {
 }
 
 async fn ask(ffprobe: &Path, order: &Order) -> Result<Probe, Failed> {
-    let url = order.address.with(order.credentials.as_ref()).map_err(|why| invalid(why.to_string()))?;
+    let begun = Instant::now();
+    let url =
+        order.address.with(order.credentials.as_ref()).map_err(|why| unusable("SourceInvalid", why.to_string()))?;
     let arguments = capture::probe_arguments(&order.address, order.transport, &url);
-    let mut child = child::spawn(ffprobe, &arguments).map_err(|error| Failed {
-        problem: Problem { reason: "ProbeFailed".to_owned(), message: format!("failed to start ffprobe: {error}") },
-        refused_login: false,
-    })?;
+    let mut child = child::spawn(ffprobe, &arguments)
+        .map_err(|error| unusable("ProbeFailed", format!("failed to start ffprobe: {error}")))?;
     let (stdout, mut complaints) = (child.stdout.take(), child::Lines::new(child.stderr.take()));
     let reading = async {
         let mut answer = Vec::new();
@@ -63,18 +69,22 @@ async fn ask(ffprobe: &Path, order: &Order) -> Result<Probe, Failed> {
     };
     let (answer, lines) = tokio::join!(reading, listening);
     match child.wait().await {
-        Ok(status) if status.success() => capture::parse_probe(&answer).map_err(|why| Failed {
-            problem: Problem { reason: why.reason().to_owned(), message: why.to_string() },
-            refused_login: false,
-        }),
-        _ => Err(failed(&Cause::of(&lines), order)),
+        Ok(status) if status.success() => {
+            capture::parse_probe(&answer).map_err(|why| unusable(why.reason(), why.to_string()))
+        }
+        _ => Err(failed(&Cause::of(&lines, begun.elapsed()), order)),
     }
 }
 
 fn failed(cause: &Cause, order: &Order) -> Failed {
-    Failed { problem: cause.problem(&order.declared()), refused_login: cause.is_refused_login() }
+    let problem = cause.problem(&order.declared());
+    Failed { problem, gap: cause.gap(), refused_login: cause.is_refused_login() }
 }
 
-fn invalid(message: String) -> Failed {
-    Failed { problem: Problem { reason: "SourceInvalid".to_owned(), message }, refused_login: false }
+fn unusable(reason: &str, message: String) -> Failed {
+    Failed {
+        problem: Problem { reason: reason.to_owned(), message },
+        gap: GapReason::CaptureDied,
+        refused_login: false,
+    }
 }

@@ -24,8 +24,14 @@ pub struct Session {
 }
 
 impl Session {
-    /// Makes the folder of a new session.
-    pub fn begin(spool: &Path, revision: u64, segment_seconds: u32, video: &VideoInfo) -> io::Result<Self> {
+    /// Makes the folder of a new session. `hindered`: what kept us from footage before it.
+    pub fn begin(
+        spool: &Path,
+        revision: u64,
+        segment_seconds: u32,
+        video: &VideoInfo,
+        hindered: Option<SessionEnd>,
+    ) -> io::Result<Self> {
         // Trap: the agent takes sessions in the order of their names, and ours come from a clock that may have been ahead.
         let folders = fs::read_dir(spool)?.flatten();
         let newest = folders.filter_map(|folder| spool::session_of(folder.file_name().to_str()?)).max();
@@ -40,6 +46,7 @@ impl Session {
             started: Timestamp::now(),
             segment_seconds,
             video: Some(video.clone()),
+            hindered,
             ended: None,
         };
         let open = Self { folder, file };
@@ -57,17 +64,21 @@ impl Session {
         self.folder.join(SOURCE)
     }
 
-    /// Says why it ended. A session without a single segment never was: its folder goes.
-    pub fn end(mut self, reason: GapReason, detail: String) -> io::Result<()> {
+    /// When it began.
+    pub fn started(&self) -> Timestamp {
+        self.file.started
+    }
+
+    /// Says why it ended. A session without a single segment never was: its folder goes. Is there one?
+    pub fn end(mut self, reason: GapReason, detail: String) -> io::Result<bool> {
         self.file.ended = Some(SessionEnd { at: Timestamp::now(), reason, detail });
         self.close()
     }
 
-    fn close(&self) -> io::Result<()> {
-        if !sweep(&self.rendition())? {
-            return fs::remove_dir_all(&self.folder);
-        }
-        self.write()
+    fn close(&self) -> io::Result<bool> {
+        let whole = sweep(&self.rendition())?;
+        if whole { self.write() } else { fs::remove_dir_all(&self.folder) }?;
+        Ok(whole)
     }
 
     fn write(&self) -> io::Result<()> {
@@ -105,6 +116,7 @@ pub fn close_left_open(spool: &Path) -> io::Result<()> {
                 started: Timestamp::now(),
                 segment_seconds: 1,
                 video: None,
+                hindered: None,
                 ended: None,
             },
         };
@@ -116,16 +128,47 @@ pub fn close_left_open(spool: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// What has kept us from footage since there was some, for the session that has some again.
+#[derive(Debug, Default)]
+pub struct Hindered(Option<SessionEnd>);
+
+impl Hindered {
+    /// By this, since then. The same once more is nothing new.
+    pub fn by(&mut self, since: Timestamp, reason: GapReason, detail: &str) {
+        if self.0.as_ref().is_none_or(|known| known.reason != reason) {
+            self.0 = Some(SessionEnd { at: since, reason, detail: detail.to_owned() });
+        }
+    }
+
+    /// The newest thing.
+    pub fn newest(&self) -> Option<SessionEnd> {
+        self.0.clone()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_hinders_first_is_what_counts_until_it_is_something_else() {
+        let at = |second| Timestamp::from_second(second).expect("a time");
+        let mut hindered = Hindered::default();
+        let mut after = |second, reason, detail| {
+            hindered.by(at(second), reason, detail);
+            hindered.newest().map(|end| (end.at.as_second(), end.detail))
+        };
+        assert_eq!(after(1, GapReason::Unauthorized, "a"), Some((1, "a".to_owned())));
+        assert_eq!(after(2, GapReason::Unauthorized, "b"), Some((1, "a".to_owned())));
+        assert_eq!(after(3, GapReason::Paused, "c"), Some((3, "c".to_owned())));
+    }
 
     #[test]
     fn a_session_follows_the_newest_in_the_spool_also_when_the_clock_was_set_back() {
         let spool = tempfile::tempdir().expect("a folder");
         let in_2100: SessionId = "03bb2cc3-d800-7000-8000-000000000000".parse().expect("a session");
         fs::create_dir(spool.path().join(in_2100.to_string())).expect("a folder");
-        let session = Session::begin(spool.path(), 1, 4, &VideoInfo::default()).expect("begins");
+        let session = Session::begin(spool.path(), 1, 4, &VideoInfo::default(), None).expect("begins");
         assert!(session.id() > in_2100, "{}", session.id());
     }
 }

@@ -96,6 +96,26 @@ async fn b5_without_broker_and_storage_live_goes_on_and_a_killed_agent_loses_not
     assert!(agent.metric("dsn_agent_segments_sealed_total").await > 0.0);
 }
 
+/// The gap of a camera that hung just after an edit was put down to the edit, however long it lasted: a session without a
+/// segment leaves nothing, and took its reason along.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn b4_a_gap_is_put_down_to_what_hindered_the_camera_and_not_to_the_edit_before() {
+    let camera = Camera::start(Clip::H264WithSound);
+    let mut pod = pod_of(&camera, free_port());
+    pod.start_runner();
+    let agent = Agent::start(&pod);
+    let first = agent.await_live(&pod, "a live segment", |window| !window.segments.is_empty()).await;
+    camera.hang();
+    mount_config(&mut pod, |assignment| assignment.segment_seconds = 3);
+    let report = pod.await_phase(Phase::Failing, START);
+    assert_eq!(report.problem.expect("a problem").reason, "CameraHung", "it answers nothing, and sends no garbage");
+    camera.go_on();
+    let session = first.segments[0].key.session;
+    agent.await_live(&pod, "a session after it", |live| live.segments.iter().any(|s| s.key.session > session)).await;
+    let gaps = async |reason: &str| agent.metric(&format!("dsn_agent_gaps_total{{reason=\"{reason}\"}}")).await;
+    assert_eq!((gaps("CameraHung").await, gaps("Reconfigured").await), (1.0, 0.0), "{}", log(&pod));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn v9_a_full_spool_drops_the_oldest_footage_and_says_so() {
     let camera = Camera::start(Clip::H264WithSound);

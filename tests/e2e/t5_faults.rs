@@ -240,7 +240,10 @@ fn b3_fifty_edits_and_a_killed_leader_end_at_the_last_edit() {
         let maps = list("configmaps", USER, "dsn.network/pipeline=faults");
         let said: Vec<_> = maps.iter().map(|map| text(map, "/data/assignment.json")).collect();
         let all = said.len() == 2 && said.iter().all(|text| text.contains("\"segmentSeconds\":3"));
-        if all { Ok(()) } else { Err(format!("{said:?}")) }
+        // Edits before the last one said 3 as well.
+        let pipeline = get("pipeline", USER, "faults").expect("exists");
+        let [declared, seen] = ["/metadata/generation", "/status/observedGeneration"].map(|at| pipeline.pointer(at));
+        if all && declared == seen { Ok(()) } else { Err(format!("{said:?}; {declared:?}, {seen:?}")) }
     });
     wait_condition(("pipeline", USER, "faults"), "ControlPlane", "True", "", MINUTE);
     let after = CAMERAS.map(|(name, ..)| incarnation(&capture_pod(name).expect("one pod")));
