@@ -86,6 +86,12 @@ impl Settling {
         state.since.get(uid).map_or(!wrote, |since| state.left(*since, now).is_none())
     }
 
+    /// The status of the object `uid` waits anew, because the broker was just asked for what it will tell of; how long.
+    pub fn wait_anew(&self, uid: &str, now: Instant) -> Duration {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).since.insert(uid.to_owned(), now);
+        LULL
+    }
+
     /// `uid` is gone.
     pub fn forget(&self, uid: &str) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -130,6 +136,10 @@ mod tests {
             assert!(settling.may_ask("a", true, now));
         }
         assert_eq!(settling.wait("a", false, begin + LULL), None);
+        // One status, when the broker has answered.
+        assert_eq!(settling.wait_anew("a", begin + LULL), LULL);
+        assert_eq!(settling.wait("a", false, begin + LULL), Some(LULL));
+        assert_eq!(settling.wait("a", false, begin + 2 * LULL), None);
     }
 
     #[test]

@@ -51,9 +51,11 @@ pub async fn reconcile(pipeline: Arc<Pipeline>, ctx: Arc<Context>) -> Result<Act
         Ok(plan) => apply_all(&ctx, plan, &observed, began).await,
         Err(invalid) => Err(Error::Invalid { reason: invalid.reason(), message: invalid.to_string() }),
     };
-    if let Ok(applied) = &applied
-        && let Some(left) = ctx.settling.wait(&uid, applied.wrote, began)
-    {
+    let left = applied.as_ref().ok().and_then(|applied| match applied.asked {
+        Asked::Now => Some(ctx.settling.wait_anew(&uid, began)),
+        Asked::Before | Asked::NotYet => ctx.settling.wait(&uid, applied.wrote, began),
+    });
+    if let Some(left) = left {
         let echo = ctx.settling.echo(&uid, true, Instant::now());
         return Ok(Action::requeue(left.max(echo.unwrap_or_default())));
     }
@@ -68,10 +70,22 @@ pub async fn reconcile(pipeline: Arc<Pipeline>, ctx: Arc<Context>) -> Result<Act
 pub struct Applied {
     /// Something was written.
     pub wrote: bool,
-    /// An instance that is new waits to be asked for at the broker.
-    pub unasked: bool,
+    /// What was asked of the broker.
+    pub asked: Asked,
     /// The agents' Secret that is there is not the one we would make.
     pub agent_secret_stale: bool,
+}
+
+/// Was the broker asked for what the instances of a Pipeline need there? Of several the last in this order counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Asked {
+    /// There is nothing new.
+    #[default]
+    Before,
+    /// For an instance that is new, just now.
+    Now,
+    /// An instance that is new waits for it.
+    NotYet,
 }
 
 /// Configuration before workloads; the broker hears of an assignment only after it stands in its `ConfigMap`.
@@ -91,7 +105,7 @@ async fn apply_all(ctx: &Context, plan: &Plan, observed: &Observed, began: Insta
         match apply_instance(ctx, plan, instance, observed, began).await {
             Ok(one) => {
                 applied.wrote |= one.wrote;
-                applied.unasked |= one.unasked;
+                applied.asked = applied.asked.max(one.asked);
             }
             Err(error) => drop(failure.get_or_insert(error)),
         }
@@ -105,7 +119,7 @@ async fn apply_all(ctx: &Context, plan: &Plan, observed: &Observed, began: Insta
         return Err(error);
     }
     // Only now: an instance that failed was not asked for, and the sweep would take its queue and stream for left over.
-    if !applied.unasked {
+    if applied.asked != Asked::NotYet {
         ctx.desk.settled(&plan.pipeline.uid);
     }
     Ok(applied)
@@ -127,13 +141,17 @@ async fn apply_instance(
     let config_map = desired::assignment::config_map(plan, instance);
     wrote |= apply::child(ctx, Manager::Pipeline, config_map).await? == Outcome::Written;
     // Who is there already is told at once: an edit shall not wait.
-    let asked = ctx.desk.wants(instance.uid) || ctx.settling.may_ask(&plan.pipeline.uid, wrote, began);
-    if asked {
+    let asked = match ctx.desk.wants(instance.uid) {
+        true => Asked::Before,
+        false if ctx.settling.may_ask(&plan.pipeline.uid, wrote, began) => Asked::Now,
+        false => Asked::NotYet,
+    };
+    if asked != Asked::NotYet {
         ask_for(ctx, plan, instance, observed);
     }
     let deployment = desired::deployment::deployment(plan, instance, &ctx.config.images);
     wrote |= apply::child(ctx, Manager::Pipeline, deployment).await? == Outcome::Written;
-    Ok(Applied { wrote, unasked: !asked, ..Applied::default() })
+    Ok(Applied { wrote, asked, ..Applied::default() })
 }
 
 /// Says at the desk what the broker shall hold for an instance whose assignment stands in its `ConfigMap`.
