@@ -20,25 +20,39 @@ const LONGEST: Duration = Duration::from_secs(10);
 /// asks for a look at all of them.
 const ECHO: Duration = Duration::from_secs(1);
 
-/// Who waits for a lull.
+/// Whose status waits.
 #[derive(Debug, Default)]
 pub struct Settling(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// Since when, by uid.
-    since: HashMap<String, Instant>,
+    /// For what, by uid.
+    waiting: HashMap<String, Waiting>,
     /// When anybody wrote a child.
     last_write: Option<Instant>,
     /// When children of this object were written, by uid.
     echoes: HashMap<String, Instant>,
 }
 
+#[derive(Clone, Copy, Debug)]
+enum Waiting {
+    /// For a lull, since then.
+    Lull(Instant),
+    /// For the broker's answer, until then.
+    Answer(Instant),
+}
+
 impl State {
-    /// How long it is until a lull, for who waits since then.
-    fn left(&self, since: Instant, now: Instant) -> Option<Duration> {
-        let lull = self.last_write.map_or(since, |write| write.max(since)) + LULL;
-        lull.min(since + LONGEST).checked_duration_since(now).filter(|left| !left.is_zero())
+    /// How much longer.
+    fn left(&self, waiting: Waiting, now: Instant) -> Option<Duration> {
+        let until = match waiting {
+            Waiting::Lull(since) => {
+                let lull = self.last_write.map_or(since, |write| write.max(since)) + LULL;
+                lull.min(since + LONGEST)
+            }
+            Waiting::Answer(until) => until,
+        };
+        until.checked_duration_since(now).filter(|left| !left.is_zero())
     }
 }
 
@@ -68,10 +82,14 @@ impl Settling {
     /// ever saying so.
     pub fn wait(&self, uid: &str, begins: bool, now: Instant) -> Option<Duration> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let since = if begins { *state.since.entry(uid.to_owned()).or_insert(now) } else { *state.since.get(uid)? };
-        let left = state.left(since, now);
+        let waiting = if begins {
+            *state.waiting.entry(uid.to_owned()).or_insert(Waiting::Lull(now))
+        } else {
+            *state.waiting.get(uid)?
+        };
+        let left = state.left(waiting, now);
         if left.is_none() {
-            state.since.remove(uid);
+            state.waiting.remove(uid);
         }
         left
     }
@@ -83,19 +101,25 @@ impl Settling {
     /// that the API server needs to make the children of the last.
     pub fn may_ask(&self, uid: &str, wrote: bool, now: Instant) -> bool {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        state.since.get(uid).map_or(!wrote, |since| state.left(*since, now).is_none())
+        state.waiting.get(uid).map_or(!wrote, |waiting| state.left(*waiting, now).is_none())
     }
 
-    /// The status of the object `uid` waits anew, because the broker was just asked for what it will tell of; how long.
-    pub fn wait_anew(&self, uid: &str, now: Instant) -> Duration {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).since.insert(uid.to_owned(), now);
-        LULL
+    /// The broker was just asked for what is new of the object `uid`: how long its status waits for the answer.
+    ///
+    /// Trap: it waits so once, or cameras that come one by one would keep the status from ever being told.
+    pub fn wait_for_answer(&self, uid: &str, now: Instant) -> Option<Duration> {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(Waiting::Answer(_)) = state.waiting.insert(uid.to_owned(), Waiting::Answer(now + LULL)) {
+            state.waiting.remove(uid);
+            return None;
+        }
+        Some(LULL)
     }
 
     /// `uid` is gone.
     pub fn forget(&self, uid: &str) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        state.since.remove(uid);
+        state.waiting.remove(uid);
         state.echoes.remove(uid);
     }
 }
@@ -136,10 +160,24 @@ mod tests {
             assert!(settling.may_ask("a", true, now));
         }
         assert_eq!(settling.wait("a", false, begin + LULL), None);
-        // One status, when the broker has answered.
-        assert_eq!(settling.wait_anew("a", begin + LULL), LULL);
-        assert_eq!(settling.wait("a", false, begin + LULL), Some(LULL));
-        assert_eq!(settling.wait("a", false, begin + 2 * LULL), None);
+    }
+
+    #[test]
+    fn a_status_waits_once_for_the_brokers_answer_whatever_comes_meanwhile() {
+        let (settling, begin) = (Settling::default(), Instant::now());
+        assert_eq!(settling.wait("a", true, begin), Some(LULL));
+        assert_eq!(settling.wait_for_answer("a", begin + LULL), Some(LULL));
+        // Another camera comes, and somebody writes children all the time.
+        let between = begin + LULL + LULL / 2;
+        settling.wrote(between);
+        assert!(!settling.may_ask("a", true, between));
+        assert_eq!(settling.wait("a", true, between), Some(LULL / 2));
+        let then = begin + 2 * LULL;
+        assert!(settling.may_ask("a", false, then));
+        assert_eq!(settling.wait_for_answer("a", then), None, "it is told now");
+        // The next one is a row of its own.
+        assert_eq!(settling.wait_for_answer("a", then), Some(LULL));
+        assert_eq!(settling.wait("a", false, then + LULL), None);
     }
 
     #[test]

@@ -52,8 +52,11 @@ pub async fn reconcile(pipeline: Arc<Pipeline>, ctx: Arc<Context>) -> Result<Act
         Err(invalid) => Err(Error::Invalid { reason: invalid.reason(), message: invalid.to_string() }),
     };
     let left = applied.as_ref().ok().and_then(|applied| match applied.asked {
-        Asked::Now => Some(ctx.settling.wait_anew(&uid, began)),
-        Asked::Before | Asked::NotYet => ctx.settling.wait(&uid, applied.wrote, began),
+        Asked::Now => ctx.settling.wait_for_answer(&uid, Instant::now()),
+        // Counted from the moment at which it was decided who is asked for.
+        Asked::Before | Asked::NotYet => {
+            ctx.settling.wait(&uid, applied.wrote, began).map(|left| left.saturating_sub(began.elapsed()))
+        }
     });
     if let Some(left) = left {
         let echo = ctx.settling.echo(&uid, true, Instant::now());
@@ -141,9 +144,11 @@ async fn apply_instance(
     let config_map = desired::assignment::config_map(plan, instance);
     wrote |= apply::child(ctx, Manager::Pipeline, config_map).await? == Outcome::Written;
     // Who is there already is told at once: an edit shall not wait.
+    let is_held = observed.held.contains_key(&instance.uid);
     let asked = match ctx.desk.wants(instance.uid) {
         true => Asked::Before,
-        false if ctx.settling.may_ask(&plan.pipeline.uid, wrote, began) => Asked::Now,
+        // What a leader before us has made is not new, and what became of it since shall not wait either.
+        false if ctx.settling.may_ask(&plan.pipeline.uid, wrote && !is_held, began) => Asked::Now,
         false => Asked::NotYet,
     };
     if asked != Asked::NotYet {
