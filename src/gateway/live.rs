@@ -121,7 +121,11 @@ impl LiveSource {
     async fn get(&self, stream: &StreamConfig, path: &str) -> Result<Bytes, Problem> {
         let token = self.master.derive(Purpose::Live, &stream.pipeline.namespace);
         let request = self.http.get(format!("{}{path}", stream.live_url.trim_end_matches('/'))).bearer_auth(token);
-        let mut response = request.send().await.map_err(|_| away())?;
+        let failed = |error: reqwest::Error| {
+            tracing::info!(stream = %stream.stream, error = telemetry::chain(&error), "a capture pod does not answer");
+            away()
+        };
+        let mut response = request.send().await.map_err(failed)?;
         match response.status() {
             StatusCode::OK => {}
             StatusCode::NOT_FOUND => {
@@ -137,7 +141,7 @@ impl LiveSource {
             _ => return Err(away()),
         }
         let mut bytes = BytesMut::new();
-        while let Some(piece) = response.chunk().await.map_err(|_| away())? {
+        while let Some(piece) = response.chunk().await.map_err(failed)? {
             if (bytes.len() + piece.len()) as u64 > MAX_FILE {
                 return Err(away());
             }

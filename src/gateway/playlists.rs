@@ -211,19 +211,27 @@ impl Asked<'_> {
 
     /// Has a growing list of this rendition something to show? Not while all that is made of it lies behind a hole that
     /// may still be filled.
-    async fn begins(&self, camera: &Camera, rendition: &str, from: Timestamp, to: Timestamp) -> Result<bool, Problem> {
-        let source = self.app.catalogue.entries(camera, SOURCE, from, to).await?;
-        let rung = self.app.catalogue.entries(camera, rendition, from, to).await?;
-        Ok(!playlist::rendition(source, rendition, rung, Lacking::Dvr).is_empty())
+    fn begins(source: &[Entry], rendition: &str, rung: Vec<Entry>) -> bool {
+        !rung.is_empty() && !playlist::rendition(source.to_vec(), rendition, rung, Lacking::Dvr).is_empty()
     }
 
     async fn master(&self, from: Timestamp, to: Timestamp, uri: String, lacking: Lacking) -> Result<Response, Problem> {
         let camera = self.camera().await?;
+        let source = match lacking {
+            Lacking::Dvr => Some(self.app.catalogue.entries(&camera, SOURCE, from, to).await?),
+            Lacking::Live | Lacking::Replay => None,
+        };
         let mut variants = Vec::new();
         for rendition in self.app.catalogue.renditions(&camera).await? {
-            let growing = lacking == Lacking::Dvr && rendition != SOURCE;
-            if growing && !self.begins(&camera, &rendition, from, to).await? {
-                continue;
+            if let Some(source) = source.as_ref().filter(|_| rendition != SOURCE) {
+                // A capture pod may announce any number of names.
+                if variants.len() > MAX_RENDITIONS {
+                    break;
+                }
+                let rung = self.app.catalogue.entries(&camera, &rendition, from, to).await?;
+                if !Self::begins(source, &rendition, rung) {
+                    continue;
+                }
             }
             if let Some(found) = self.app.catalogue.variant(&camera, &rendition, from, to).await? {
                 variants.push(Variant {
