@@ -6,6 +6,7 @@
 use std::path::Path;
 
 use super::{
+    Args,
     context::{Context, Part, now},
     ladder,
 };
@@ -107,6 +108,17 @@ pub fn drain(context: &Context, revision: u64) -> Result<Taken, Error> {
     let mut envelope = Envelope::unordered(uid, "remove", now(), assignment);
     envelope.revision = revision;
     take(context, &envelope)
+}
+
+/// Hands the mounted assignment to a runner that has none, before it is our turn on the spool: the agent of the pod before
+/// us may have a minute's announcements to make while the broker is away, and capture waits for nobody behind it.
+pub fn hand_over(args: &Args) -> Result<(), Error> {
+    let path = args.assignment.join(spool::ASSIGNMENT_FILE);
+    if path.exists() || !args.config.exists() {
+        return Ok(());
+    }
+    let envelope: Envelope<Assignment> = serde_json::from_slice(&std::fs::read(&args.config)?)?;
+    Ok(files::replace(&path, &serde_json::to_vec(&envelope)?, true)?)
 }
 
 /// Reads the mounted file whenever it may have changed. The first time also what the runner was told before us.

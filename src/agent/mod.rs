@@ -29,6 +29,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use self::{context::Context, live::Live, outbox::Outbox, spool::Spool};
 use crate::{
     domain::{
+        id::SessionId,
         name::{LIVE_PORT, METRICS_PORT},
         session::LIVE_SEGMENTS,
         spool::{AGENT_FOLDER, AGENT_LOCK},
@@ -73,6 +74,9 @@ pub async fn run(args: Args) -> Outcome {
     let shutdown = telemetry::shutdown_token()?;
     let own = args.spool.join(AGENT_FOLDER);
     std::fs::create_dir_all(&own)?;
+    if let Err(error) = assignment::hand_over(&args) {
+        tracing::warn!("{}", telemetry::chain(&error));
+    }
     let Some(alone) = shutdown.run_until_cancelled(files::alone(&own.join(AGENT_LOCK))).await else { return Ok(()) };
     let _alone = alone?;
     let outbox = Outbox::open(&own).await?;
@@ -124,10 +128,12 @@ async fn serve_health(context: &Arc<Context>) -> std::io::Result<()> {
 async fn finish(context: &Context) {
     context.shutdown.cancelled().await;
     let begun = tokio::time::Instant::now();
+    // Later ones are those of the next pod, whose runner does not wait for us.
+    let last = context.spool.sessions().unwrap_or_default().pop();
     while begun.elapsed() < FLUSH {
         context.to_scan.raise();
         tokio::time::sleep(Duration::from_millis(250)).await;
-        match is_flushed(context, begun.elapsed() > RUNNER_ENDS).await {
+        match is_flushed(context, last, begun.elapsed() > RUNNER_ENDS).await {
             Ok(true) => break,
             Ok(false) => {}
             Err(error) => tracing::warn!("{}", telemetry::chain(&error)),
@@ -137,18 +143,18 @@ async fn finish(context: &Context) {
     context.finished.cancel();
 }
 
-/// Is everything that was captured sealed?
-async fn is_sealed(context: &Context) -> Result<bool, outbox::Error> {
-    let Some(newest) = context.spool.sessions()?.pop() else { return Ok(true) };
+/// Is everything that was captured sealed, up to this session?
+async fn is_sealed(context: &Context, last: Option<SessionId>) -> Result<bool, outbox::Error> {
+    let Some(last) = last else { return Ok(true) };
     // A session is closed once the runner has said how it ended and all of it is sealed; the newest is closed last.
-    let row = context.outbox.session(newest).await?;
-    let ended = context.spool.session_file(newest).is_some_and(|file| file.ended.is_some());
+    let row = context.outbox.session(last).await?;
+    let ended = context.spool.session_file(last).is_some_and(|file| file.ended.is_some());
     Ok(row.map_or(ended, |row| row.closed))
 }
 
-/// Is everything sealed and announced? `impatient`: the runner has had its time to end ffmpeg.
-async fn is_flushed(context: &Context, impatient: bool) -> Result<bool, outbox::Error> {
-    if !impatient && !is_sealed(context).await? {
+/// Is everything sealed, up to this session, and announced? `impatient`: the runner has had its time to end ffmpeg.
+async fn is_flushed(context: &Context, last: Option<SessionId>, impatient: bool) -> Result<bool, outbox::Error> {
+    if !impatient && !is_sealed(context, last).await? {
         return Ok(false);
     }
     let (unannounced, _) = context.outbox.waiting().await?;

@@ -96,6 +96,33 @@ async fn b5_without_broker_and_storage_live_goes_on_and_a_killed_agent_loses_not
     assert!(agent.metric("dsn_agent_segments_sealed_total").await > 0.0);
 }
 
+/// A pod that was deleted while the broker was away recorded nothing for a minute: its successor had its assignment only
+/// when the old agent had given up telling of what it had.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn v9_the_next_pod_records_while_the_agent_of_the_one_before_has_still_to_tell() {
+    let camera = Camera::start(Clip::H264WithSound);
+    let mut pod = pod_of(&camera, free_port());
+    pod.start_runner();
+    let old = Agent::start(&pod);
+    let before = old.await_live(&pod, "a live segment", |window| !window.segments.is_empty()).await;
+    old.terminate();
+    pod.stop_runner();
+    // What follows is the next pod's: its own folder for the assignment, the same spool.
+    fs::remove_file(pod.path("assignment/assignment.json")).expect("removed");
+    pod.start_runner();
+    let new = Agent::start(&pod);
+    let session = before.segments[0].key.session;
+    let next = eventually(
+        "a session of the next pod",
+        START,
+        || pod.context(),
+        || pod.sessions().into_iter().find(|s| *s > session),
+    );
+    eventually("its footage", START, || pod.context(), || (!pod.segments(next).is_empty()).then_some(()));
+    assert!(old.live().await.is_some(), "the old agent was to tell for longer than that: {}", log(&pod));
+    assert!(new.live().await.is_none(), "one agent at a time");
+}
+
 /// The gap of a camera that hung just after an edit was put down to the edit, however long it lasted: a session without a
 /// segment leaves nothing, and took its reason along.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -96,8 +96,8 @@ fn v9_a_pod_deleted_while_broker_and_operator_are_off_comes_back_and_records() {
     kubectl(&["-n", SYSTEM, "scale", "statefulset/dsn-rabbitmq", "--replicas=0"]);
     kubectl(&["-n", SYSTEM, "wait", "--for=delete", "pod/dsn-rabbitmq-0", "--timeout=120s"]);
     let old = text(&capture_pod("alone").expect("one pod"), "/metadata/name");
-    kubectl(&["-n", USER, "delete", "pod", &old, "--wait=true", "--timeout=120s"]);
     let deleted = Timestamp::now();
+    kubectl(&["-n", USER, "delete", "pod", &old, "--wait=true", "--timeout=120s"]);
     eventually("a new pod that runs", 2 * MINUTE, || {
         let pod = capture_pod("alone")?;
         if text(&pod, "/status/phase") == "Running" { Ok(()) } else { Err(text(&pod, "/status/phase")) }
@@ -117,8 +117,10 @@ fn v9_a_pod_deleted_while_broker_and_operator_are_off_comes_back_and_records() {
     kubectl(&["-n", SYSTEM, "rollout", "status", "statefulset/dsn-rabbitmq", "--timeout=180s"]);
     kubectl(&["-n", SYSTEM, "rollout", "status", "deployment/dsn-operator", "--timeout=120s"]);
     eventually("what was recorded without a broker in the replay", 3 * MINUTE, || {
-        let list = try_replay("alone", deleted, recorded)?;
-        if list.segments.is_empty() { Err("an empty playlist".into()) } else { Ok(()) }
+        let seconds: f32 = try_replay("alone", deleted, recorded)?.segments.iter().map(|s| s.duration).sum();
+        let missing = recorded.duration_since(deleted).as_secs_f32() - seconds;
+        // A new pod and its first picture. The old agent tries for a minute to tell the broker what it has; nobody waits.
+        if missing < 40.0 { Ok(()) } else { Err(format!("{missing} s are missing")) }
     });
     wait_condition(("pipeline", USER, "main"), "ControlPlane", "True", "", 2 * MINUTE);
     remove("pipeline", "alone");
