@@ -233,8 +233,10 @@ impl Sealer<'_> {
                 (GapReason::SegmentLost, why.unwrap_or_else(|| "the file was never there".to_owned()))
             } else {
                 let ended = self.how_it_ended(before).await?;
-                let hindered = self.context.spool.session_file(session).and_then(|file| file.hindered);
-                break_reason(ended.as_ref(), hindered.as_ref(), (at(*from), at(*to)))
+                let file = self.context.spool.session_file(session);
+                let hindrances = file.map_or_else(Vec::new, |file| file.hindrances);
+                let lasted_ms = u64::try_from(to.saturating_sub(*from) / 1_000).unwrap_or(0);
+                break_reason(ended.as_ref(), &hindrances, lasted_ms)
             };
             gaps.push(Gap {
                 stream: applied.assignment.stream,
@@ -336,7 +338,7 @@ mod tests {
             started: now(),
             segment_seconds: 4,
             video: Some(VideoInfo::default()),
-            hindered: None,
+            hindrances: Vec::new(),
             ended: None,
         };
         let say = |file: &spool::SessionFile| {
@@ -374,7 +376,7 @@ mod tests {
             started: now(),
             segment_seconds: 4,
             video: Some(VideoInfo::default()),
-            hindered: None,
+            hindrances: Vec::new(),
             ended: None,
         };
         let path = context.spool.path().join(early.to_string()).join(spool::SESSION_FILE);

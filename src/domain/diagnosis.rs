@@ -162,11 +162,10 @@ impl Cause {
                 format!("{url} does not answer: check that the camera is on and that this node reaches its network")
             }
             Self::Garbage => format!("{url} answers with something that is no RTSP video: check address and path"),
-            Self::Hung => {
-                "the camera holds the connection open but sends nothing: reconnecting; restart the camera if \
-                           this stays"
-                    .to_owned()
-            }
+            Self::Hung => format!(
+                "{url} takes the connection but sends nothing: reconnecting; restart the camera if this stays, or check \
+                 the port if it never worked"
+            ),
             Self::Closed => "the camera ended the stream: reconnecting".to_owned(),
             Self::ClockStep => "the camera's clock jumped by more than 10 s: a new session was begun; check its NTP \
                                 settings"
@@ -181,6 +180,11 @@ impl Cause {
 
 /// The word for a Secret that is declared and not there, as the runner and the operator say it.
 pub const SECRET_MISSING: &str = "SecretMissing";
+
+/// What the loss of footage is put down to while nothing can be tried.
+pub fn gap_of(problem: &Problem) -> GapReason {
+    if problem.reason == SECRET_MISSING { GapReason::Unauthorized } else { GapReason::CaptureDied }
+}
 
 /// The credentials are declared, the files are not there.
 pub fn secret_missing(declared: &Declared) -> Problem {

@@ -95,11 +95,11 @@ impl Segment {
 pub enum GapReason {
     /// The camera could not be reached.
     CameraUnreachable,
-    /// The camera refused the credentials.
+    /// The camera refused the credentials, or they are missing.
     Unauthorized,
     /// The camera kept its socket open and sent nothing.
     CameraHung,
-    /// ffmpeg ended by itself or was killed.
+    /// ffmpeg ended by itself, was killed or could not be started.
     CaptureDied,
     /// The capture pod or its agent was gone.
     InstanceLost,

@@ -11,7 +11,7 @@ use super::{
     id::SessionId,
     media::Media,
     segment::GapReason,
-    spool::SessionEnd,
+    spool::{Hindrance, SessionEnd},
 };
 
 /// Segments of a rendition that count as live and stay in the spool even when they are stored: RFC 8216 §6.2.2 wants
@@ -51,21 +51,20 @@ pub fn target_seconds(segment_seconds: u32, gop_us: i64, longest_us: i64) -> u32
     u32::try_from(whole.clamp(1, 3_600)).unwrap_or(3_600)
 }
 
-/// Why footage is missing between two sessions, and a sentence about it: what took the longer part of the time between
-/// `from` and `to`, the end of the session before or what hindered the next one from its `at` on.
+/// Why footage is missing between two sessions for `lasted_ms`, and a sentence about it: what took the longest part of that
+/// time, the end of the session before or something that hindered the next one.
 ///
 /// Who gives a camera another address that nobody answers at looks for that, and not for his edit.
-pub fn break_reason(
-    before: Option<&SessionEnd>,
-    hindered: Option<&SessionEnd>,
-    (from, to): (Timestamp, Timestamp),
-) -> (GapReason, String) {
-    let longer = hindered.filter(|then| to.duration_since(then.at) > then.at.duration_since(from));
-    longer.or(before).map_or_else(
+pub fn break_reason(before: Option<&SessionEnd>, hindrances: &[Hindrance], lasted_ms: u64) -> (GapReason, String) {
+    let hindered_ms = hindrances.iter().fold(0_u64, |sum, hindrance| sum.saturating_add(hindrance.lasted_ms));
+    let rest_ms = lasted_ms.saturating_sub(hindered_ms);
+    let longest = hindrances.iter().max_by_key(|hindrance| hindrance.lasted_ms);
+    match (longest.filter(|hindrance| hindrance.lasted_ms > rest_ms), before) {
+        (Some(hindrance), _) => (hindrance.reason, hindrance.detail.clone()),
+        (None, Some(end)) => (end.reason, end.detail.clone()),
         // A runner that could say nothing was killed with its pod or node.
-        || (GapReason::InstanceLost, "the capture pod or its node was gone".to_owned()),
-        |end| (end.reason, end.detail.clone()),
-    )
+        (None, None) => (GapReason::InstanceLost, "the capture pod or its node was gone".to_owned()),
+    }
 }
 
 /// A jump of numbers beyond this is no lost segment but nonsense.
@@ -317,21 +316,21 @@ mod tests {
 
     #[test]
     fn a_gap_is_put_down_to_what_took_the_longer_part_of_it() {
-        let at = |second: i64| Timestamp::from_second(1_800_000_000 + second).expect("a time");
-        let end = |second, reason| Some(SessionEnd { at: at(second), reason, detail: String::new() });
-        let edited = || end(1, GapReason::Reconfigured);
-        let silent = |second| end(second, GapReason::CameraUnreachable);
-        for (before, hindered, want) in [
+        let end = |reason| Some(SessionEnd { at: Timestamp::UNIX_EPOCH, reason, detail: String::new() });
+        let silent = |lasted_ms| Hindrance { reason: GapReason::CameraHung, lasted_ms, detail: String::new() };
+        let booting = Hindrance { reason: GapReason::CameraUnreachable, lasted_ms: 20, detail: String::new() };
+        for (before, hindrances, want) in [
             // A session without an end lost its pod.
-            (None, None, GapReason::InstanceLost),
-            (edited(), None, GapReason::Reconfigured),
-            (edited(), silent(2), GapReason::CameraUnreachable),
-            (None, silent(2), GapReason::CameraUnreachable),
+            (None, vec![], GapReason::InstanceLost),
+            (end(GapReason::Reconfigured), vec![], GapReason::Reconfigured),
+            (end(GapReason::Reconfigured), vec![silent(55)], GapReason::CameraHung),
+            (end(GapReason::Reconfigured), vec![silent(35), booting], GapReason::CameraHung),
+            (None, vec![silent(55)], GapReason::CameraHung),
             // Paused for long, and then the first try failed.
-            (end(1, GapReason::Paused), silent(50), GapReason::Paused),
+            (end(GapReason::Paused), vec![silent(10)], GapReason::Paused),
         ] {
-            let told = break_reason(before.as_ref(), hindered.as_ref(), (at(0), at(60)));
-            assert_eq!(told.0, want, "{before:?}, {hindered:?}");
+            let told = break_reason(before.as_ref(), &hindrances, 60);
+            assert_eq!(told.0, want, "{before:?}, {hindrances:?}");
         }
     }
 }

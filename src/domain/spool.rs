@@ -136,13 +136,24 @@ pub struct SessionFile {
     /// What the probe found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub video: Option<VideoInfo>,
-    /// What kept the camera from being captured when nothing was left of the runs since the footage before, and since
-    /// when (`at`): the newest such thing.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hindered: Option<SessionEnd>,
+    /// What kept the camera from being captured since the footage before, in runs of which nothing was left.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hindrances: Vec<Hindrance>,
     /// How it ended; absent while it runs, and when the runner had no chance to say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<SessionEnd>,
+}
+
+/// Something that kept a camera from being captured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Hindrance {
+    /// What the missing footage is put down to.
+    pub reason: GapReason,
+    /// How long altogether, ms.
+    pub lasted_ms: u64,
+    /// One sentence, without secrets.
+    pub detail: String,
 }
 
 /// How a capture run ended.

@@ -46,7 +46,7 @@ const KEPT_LINES: usize = 30;
 const LOGGED_LINES: u32 = 20;
 
 /// Why there is no footage of a pause.
-const PAUSED: &str = "paused as told";
+pub const PAUSED: &str = "paused as told";
 
 /// How a run ended.
 pub enum Ended {
@@ -88,9 +88,9 @@ impl<'a> Capture<'a> {
         Self { args, reporter, known: None, changed: None, said_of_sound: None, hindered: Hindered::default() }
     }
 
-    /// Nothing is captured for now, as told.
-    pub fn paused(&mut self) {
-        self.hindered.by(Timestamp::now(), GapReason::Paused, PAUSED);
+    /// Nothing was captured since then, and why.
+    pub fn hindered(&mut self, since: Instant, reason: GapReason, detail: &str) {
+        self.hindered.by(since, reason, detail);
     }
 
     /// Captures until the run ends.
@@ -107,7 +107,7 @@ impl<'a> Capture<'a> {
                 report.phase = Phase::Starting;
             }
         });
-        let (reporter, asked) = (self.reporter, Timestamp::now());
+        let (reporter, asked) = (self.reporter, Instant::now());
         let remembered = self.remembers(order);
         let probe = tokio::select! {
             probe = self.probe(order) => probe,
@@ -123,16 +123,15 @@ impl<'a> Capture<'a> {
             }
         };
         let revision = told.borrow().revision;
-        let hindered = self.hindered.newest();
-        let begun = Session::begin(&self.args.spool, revision, order.segment_seconds, &probe.info, hindered)
+        let hindrances = self.hindered.told();
+        let begun = Session::begin(&self.args.spool, revision, order.segment_seconds, &probe.info, hindrances)
             .and_then(|session| Ok((self.start(order, &probe, &session)?, session)));
         let (mut child, session) = match begun {
             Ok(begun) => begun,
             Err(error) => {
-                self.fail(Problem {
-                    reason: "CaptureFailed".to_owned(),
-                    message: format!("failed to start ffmpeg on the spool: {error}"),
-                });
+                let message = format!("failed to start ffmpeg on the spool: {error}");
+                self.hindered.by(asked, GapReason::CaptureDied, &message);
+                self.fail(Problem { reason: "CaptureFailed".to_owned(), message });
                 return Ended::Failed { refused_login: false, captured: false };
             }
         };
@@ -167,11 +166,13 @@ impl<'a> Capture<'a> {
             }
         };
         tracing::info!(session = %session.id(), "capture ended: {detail}");
-        let started = session.started();
         match session.end(reason, detail.clone()) {
+            Ok(false) => self.hindered.by(asked, reason, &detail),
             Ok(true) => self.hindered = Hindered::default(),
-            Ok(false) => self.hindered.by(started, reason, &detail),
-            Err(error) => tracing::warn!("failed to close the session: {error}"),
+            Err(error) => {
+                tracing::warn!("failed to close the session: {error}");
+                self.hindered = Hindered::default();
+            }
         }
         self.reporter.update(|report| report.session = None);
         ended

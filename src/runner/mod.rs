@@ -12,7 +12,7 @@ mod told;
 
 use std::{
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::watch;
@@ -20,12 +20,14 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     backoff::Backoff,
-    capture::{Capture, Ended},
+    capture::{Capture, Ended, PAUSED},
     told::{Order, Told, Wanted},
 };
 use crate::{
     domain::{
         control::Phase,
+        diagnosis,
+        segment::GapReason,
         spool::{self, RunnerReport},
     },
     files::{self, Hints},
@@ -114,14 +116,18 @@ async fn supervise(
                 continue;
             }
             Wanted::Paused | Wanted::Draining => {
-                capture.paused();
+                let since = Instant::now();
                 rest(&mut told, reporter, Phase::Paused, shutdown).await;
+                capture.hindered(since, GapReason::Paused, PAUSED);
                 continue;
             }
             Wanted::Impossible(problem) => {
                 tracing::warn!(reason = problem.reason, "{}", problem.message);
+                let since = Instant::now();
+                let (gap, message) = (diagnosis::gap_of(&problem), problem.message.clone());
                 reporter.update(|report| report.problem = Some(problem));
                 rest(&mut told, reporter, Phase::Failing, shutdown).await;
+                capture.hindered(since, gap, &message);
                 continue;
             }
         };

@@ -3,6 +3,7 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    time::Instant,
 };
 
 use jiff::Timestamp;
@@ -12,7 +13,7 @@ use crate::{
         control::VideoInfo,
         id::SessionId,
         segment::{GapReason, SOURCE},
-        spool::{self, SessionEnd, SessionFile},
+        spool::{self, Hindrance, SessionEnd, SessionFile},
     },
     files,
 };
@@ -24,13 +25,13 @@ pub struct Session {
 }
 
 impl Session {
-    /// Makes the folder of a new session. `hindered`: what kept us from footage before it.
+    /// Makes the folder of a new session. `hindrances`: what kept us from footage before it.
     pub fn begin(
         spool: &Path,
         revision: u64,
         segment_seconds: u32,
         video: &VideoInfo,
-        hindered: Option<SessionEnd>,
+        hindrances: Vec<Hindrance>,
     ) -> io::Result<Self> {
         // Trap: the agent takes sessions in the order of their names, and ours come from a clock that may have been ahead.
         let folders = fs::read_dir(spool)?.flatten();
@@ -46,7 +47,7 @@ impl Session {
             started: Timestamp::now(),
             segment_seconds,
             video: Some(video.clone()),
-            hindered,
+            hindrances,
             ended: None,
         };
         let open = Self { folder, file };
@@ -62,11 +63,6 @@ impl Session {
     /// Where ffmpeg writes.
     pub fn rendition(&self) -> PathBuf {
         self.folder.join(SOURCE)
-    }
-
-    /// When it began.
-    pub fn started(&self) -> Timestamp {
-        self.file.started
     }
 
     /// Says why it ended. A session without a single segment never was: its folder goes. Is there one?
@@ -116,7 +112,7 @@ pub fn close_left_open(spool: &Path) -> io::Result<()> {
                 started: Timestamp::now(),
                 segment_seconds: 1,
                 video: None,
-                hindered: None,
+                hindrances: Vec::new(),
                 ended: None,
             },
         };
@@ -130,37 +126,68 @@ pub fn close_left_open(spool: &Path) -> io::Result<()> {
 
 /// What has kept us from footage since there was some, for the session that has some again.
 #[derive(Debug, Default)]
-pub struct Hindered(Option<SessionEnd>);
+pub struct Hindered {
+    /// One of each reason, the one that lasts at the end.
+    known: Vec<Hindrance>,
+    /// Up to when the time is accounted for.
+    until: Option<Instant>,
+}
 
 impl Hindered {
-    /// By this, since then. The same once more is nothing new.
-    pub fn by(&mut self, since: Timestamp, reason: GapReason, detail: &str) {
-        if self.0.as_ref().is_none_or(|known| known.reason != reason) {
-            self.0 = Some(SessionEnd { at: since, reason, detail: detail.to_owned() });
-        }
+    /// By this, since then. The time before that, waiting for another try, is that of the reason before.
+    pub fn by(&mut self, since: Instant, reason: GapReason, detail: &str) {
+        let now = Instant::now();
+        self.lasts(since.min(now));
+        let since = self.until.replace(now).map_or(since, |until| until.max(since));
+        let at = self.known.iter().position(|known| known.reason == reason);
+        let before = at.map_or(0, |at| self.known.remove(at).lasted_ms);
+        let lasted_ms = before.saturating_add(milliseconds(since, now));
+        self.known.push(Hindrance { reason, lasted_ms, detail: detail.to_owned() });
     }
 
-    /// The newest thing.
-    pub fn newest(&self) -> Option<SessionEnd> {
-        self.0.clone()
+    /// Everything up to now.
+    pub fn told(&mut self) -> Vec<Hindrance> {
+        self.lasts(Instant::now());
+        self.known.clone()
     }
+
+    fn lasts(&mut self, until: Instant) {
+        if let (Some(last), Some(since)) = (self.known.last_mut(), self.until) {
+            last.lasted_ms = last.lasted_ms.saturating_add(milliseconds(since, until));
+            self.until = Some(since.max(until));
+        }
+    }
+}
+
+fn milliseconds(since: Instant, until: Instant) -> u64 {
+    u64::try_from(until.saturating_duration_since(since).as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
-    fn what_hinders_first_is_what_counts_until_it_is_something_else() {
-        let at = |second| Timestamp::from_second(second).expect("a time");
-        let mut hindered = Hindered::default();
-        let mut after = |second, reason, detail| {
-            hindered.by(at(second), reason, detail);
-            hindered.newest().map(|end| (end.at.as_second(), end.detail))
-        };
-        assert_eq!(after(1, GapReason::Unauthorized, "a"), Some((1, "a".to_owned())));
-        assert_eq!(after(2, GapReason::Unauthorized, "b"), Some((1, "a".to_owned())));
-        assert_eq!(after(3, GapReason::Paused, "c"), Some((3, "c".to_owned())));
+    fn the_time_of_each_hindrance_is_added_up_and_the_newest_sentence_kept() {
+        let now = Instant::now();
+        let ago = |seconds| now.checked_sub(Duration::from_secs(seconds)).expect("up for minutes");
+        let mut hindered = Hindered { known: Vec::new(), until: None };
+        hindered.by(now, GapReason::CameraHung, "silent");
+        hindered.until = Some(ago(60));
+        // It waited for twenty seconds before it tried again.
+        hindered.by(ago(40), GapReason::CameraUnreachable, "refuses");
+        // What lies behind is accounted for, whatever is said of it.
+        hindered.by(ago(60), GapReason::CameraHung, "silent again");
+        let told: Vec<_> = hindered.told().into_iter().map(|h| (h.reason, h.lasted_ms / 1_000, h.detail)).collect();
+        assert_eq!(
+            told,
+            [
+                (GapReason::CameraUnreachable, 40, "refuses".to_owned()),
+                (GapReason::CameraHung, 20, "silent again".to_owned())
+            ]
+        );
     }
 
     #[test]
@@ -168,7 +195,7 @@ mod tests {
         let spool = tempfile::tempdir().expect("a folder");
         let in_2100: SessionId = "03bb2cc3-d800-7000-8000-000000000000".parse().expect("a session");
         fs::create_dir(spool.path().join(in_2100.to_string())).expect("a folder");
-        let session = Session::begin(spool.path(), 1, 4, &VideoInfo::default(), None).expect("begins");
+        let session = Session::begin(spool.path(), 1, 4, &VideoInfo::default(), Vec::new()).expect("begins");
         assert!(session.id() > in_2100, "{}", session.id());
     }
 }
