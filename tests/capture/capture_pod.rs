@@ -26,22 +26,24 @@ use crate::{
 };
 
 /// So many pods at a time: the times that are asserted hold on two busy cores, not on two drowning ones.
-static SLOTS: (Mutex<u32>, Condvar) = (Mutex::new(3), Condvar::new());
+static SLOTS: (Mutex<u32>, Condvar) = (Mutex::new(ALL_SLOTS), Condvar::new());
 
-struct Slot;
+const ALL_SLOTS: u32 = 3;
+
+struct Slot(u32);
 
 impl Slot {
-    fn take() -> Self {
+    fn take(slots: u32) -> Self {
         let free = SLOTS.0.lock().expect("whole");
-        *SLOTS.1.wait_while(free, |free| *free == 0).expect("whole") -= 1;
-        Self
+        *SLOTS.1.wait_while(free, |free| *free < slots).expect("whole") -= slots;
+        Self(slots)
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        *SLOTS.0.lock().expect("whole") += 1;
-        SLOTS.1.notify_one();
+        *SLOTS.0.lock().expect("whole") += self.0;
+        SLOTS.1.notify_all();
     }
 }
 
@@ -56,7 +58,15 @@ pub struct CapturePod {
 impl CapturePod {
     /// A pod whose runner is not started yet.
     pub fn new(url: &str) -> Self {
-        let slot = Slot::take();
+        Self::in_slot(url, Slot::take(1))
+    }
+
+    /// One without others beside it, for a test that asserts seconds.
+    pub fn alone(url: &str) -> Self {
+        Self::in_slot(url, Slot::take(ALL_SLOTS))
+    }
+
+    fn in_slot(url: &str, slot: Slot) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         for name in ["spool", "assignment", "credentials", "config", "agent", "storage"] {
             fs::create_dir(folder.path().join(name)).expect("a folder");

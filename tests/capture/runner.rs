@@ -25,7 +25,7 @@ const START: Duration = Duration::from_secs(30);
 #[test]
 fn v8_a_killed_ffmpeg_begins_a_new_session_within_5_s_and_overwrites_nothing() {
     let camera = Camera::start(Clip::H264WithSound);
-    let mut pod = CapturePod::new(&camera.url());
+    let mut pod = CapturePod::alone(&camera.url());
     pod.start_runner();
     let first = pod.await_segments(2, START);
     let report = pod.await_phase(Phase::Running, START);
@@ -94,7 +94,7 @@ fn v8_a_second_runner_on_the_spool_waits_and_takes_over_when_the_first_is_gone()
 #[test]
 fn b4_a_camera_that_hangs_is_noticed_within_8_s_and_recorded_5_s_after_its_return() {
     let camera = Camera::start(Clip::H264WithSound);
-    let mut pod = CapturePod::new(&camera.url());
+    let mut pod = CapturePod::alone(&camera.url());
     pod.start_runner();
     let first = pod.await_segments(1, START);
     pod.await_phase(Phase::Running, START);
@@ -249,7 +249,7 @@ fn a_wrong_password_is_named_and_never_shown_and_the_right_one_is_taken_up() {
 #[test]
 fn pause_stops_ffmpeg_and_an_edit_restarts_only_ffmpeg() {
     let camera = Camera::start(Clip::H264WithSound);
-    let mut pod = CapturePod::new(&camera.url());
+    let mut pod = CapturePod::alone(&camera.url());
     pod.start_runner();
     let first = pod.await_segments(1, START);
     let runner = pod.runner_pid();

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use m3u8_rs::{MediaPlaylist, MediaSegment};
 use sha2::{Digest, Sha256};
 
-use crate::world::{http_get, replay_path};
+use crate::world::{http_get, replay_path, try_http_get};
 
 /// The replay playlist of a camera over a range.
 pub fn replay(camera: &str, start: Timestamp, end: Timestamp) -> MediaPlaylist {
@@ -16,7 +16,7 @@ pub fn replay(camera: &str, start: Timestamp, end: Timestamp) -> MediaPlaylist {
 
 /// The replay playlist, or the status that came instead.
 pub fn try_replay(camera: &str, start: Timestamp, end: Timestamp) -> Result<MediaPlaylist, String> {
-    let (status, body) = http_get(&replay_path(camera, start, end));
+    let (status, body) = try_http_get(&replay_path(camera, start, end))?;
     if status != 200 {
         return Err(format!("{status}: {}", String::from_utf8_lossy(&body)));
     }

@@ -5,7 +5,10 @@
 
 use std::process::Command;
 
-use crate::kube::run;
+use crate::{
+    kube::{run, try_kubectl},
+    world::SYSTEM,
+};
 
 /// What a player saw of a playlist.
 pub struct Playback {
@@ -21,13 +24,20 @@ pub struct Playback {
 pub fn play(url: &str, authorization: &str, seconds: Option<u32>) -> Playback {
     let headers = format!("Authorization: {authorization}\r\n");
     let limit = seconds.map(|s| vec!["-t".to_owned(), s.to_string()]).unwrap_or_default();
-    let video = run(Command::new("ffmpeg")
+    let video = Command::new("ffmpeg")
         .args(["-nostdin", "-loglevel", "error", "-headers", &headers, "-i", url])
         .args(&limit)
         .args(["-map", "0:v:0", "-fps_mode", "passthrough"])
         // In parts of the picture: a smaller rendition shows the same.
-        .args(["-vf", "crop=iw*4/5:ih*4/45:0:0,scale=16:1:flags=area,format=gray", "-f", "rawvideo", "-"]));
-    let frames = video.chunks_exact(16).map(number).collect();
+        .args(["-vf", "crop=iw*4/5:ih*4/45:0:0,scale=16:1:flags=area,format=gray", "-f", "rawvideo", "-"])
+        .output()
+        .expect("ffmpeg starts");
+    if !video.status.success() {
+        // ffmpeg keeps the server's sentence to itself.
+        let log = try_kubectl(&["-n", SYSTEM, "logs", "dsn-server-0", "--tail=20"]);
+        panic!("{url}: {}\nlog of the server: {log:?}", String::from_utf8_lossy(&video.stderr));
+    }
+    let frames = video.stdout.chunks_exact(16).map(number).collect();
 
     let packets = run(Command::new("ffprobe")
         .args(["-loglevel", "error", "-headers", &headers])

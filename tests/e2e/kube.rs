@@ -76,11 +76,18 @@ pub fn try_kubectl(arguments: &[&str]) -> Result<String, String> {
 
 /// One object, or None when it does not exist.
 pub fn get(kind: &str, namespace: &str, name: &str) -> Option<Value> {
-    match try_kubectl(&["get", kind, "-n", namespace, name, "-o", "json"]) {
-        Ok(text) => Some(serde_json::from_str(&text).expect("kubectl prints JSON")),
+    match try_get(kind, namespace, name) {
+        Ok(object) => Some(object),
         Err(error) if error.contains("NotFound") => None,
-        Err(error) => panic!("kubectl get {kind} {namespace}/{name}: {error}"),
+        Err(error) => panic!("{error}"),
     }
+}
+
+/// One object; for waits, in which an API server may be away.
+pub fn try_get(kind: &str, namespace: &str, name: &str) -> Result<Value, String> {
+    let text = try_kubectl(&["get", kind, "-n", namespace, name, "-o", "json"])
+        .map_err(|error| format!("kubectl get {kind} {namespace}/{name}: {error}"))?;
+    Ok(serde_json::from_str(&text).expect("kubectl prints JSON"))
 }
 
 /// All objects of a kind that carry a label.
@@ -142,7 +149,7 @@ pub fn wait_condition(
 ) -> String {
     let (plural, namespace, name) = resource;
     eventually(&format!("{plural} {namespace}/{name} {kind}={status}/{reason}"), within, || {
-        let object = get(plural, namespace, name).ok_or("it does not exist")?;
+        let object = try_get(plural, namespace, name)?;
         match condition(&object, kind) {
             Some((s, r, message)) if s == status && (reason.is_empty() || r == reason) => Ok(message),
             other => Err(format!("{other:?}")),

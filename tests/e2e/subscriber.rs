@@ -45,6 +45,8 @@ pub struct Heard {
     pub segments: BTreeMap<(String, String, String, u64), Value>,
     /// Keys that were announced with two different contents: must stay empty.
     pub contradictions: BTreeSet<String>,
+    /// Why the test hears nothing any more.
+    pub ended: Option<String>,
 }
 
 impl Subscriber {
@@ -63,10 +65,15 @@ impl Subscriber {
             async move {
                 let _open_while_we_listen = connection;
                 ready.send(()).expect("the test waits");
-                while let Some(Ok(delivery)) = consumer.next().await {
+                let end = loop {
+                    let delivery = match consumer.next().await {
+                        Some(Ok(delivery)) => delivery,
+                        end => break format!("{end:?}"),
+                    };
                     let message: Value = serde_json::from_slice(&delivery.data).expect("announcements are JSON");
                     heard.lock().expect("no panic while locked").add(&message["data"]);
-                }
+                };
+                heard.lock().expect("no panic while locked").ended = Some(end);
             }
         });
         opened.recv_timeout(Duration::from_secs(30)).expect("the subscriber is bound");

@@ -32,25 +32,17 @@ fn c1_every_instance_has_its_own_queue_and_assignment() {
     let rows = main["status"]["instances"].as_array().cloned().unwrap_or_default();
     assert_eq!(rows.len(), 3, "{rows:?}");
     assert_eq!(text(&main, "/status/running"), "3/3");
-    let queues = kubectl(&[
-        "-n",
-        "dsn-system",
-        "exec",
-        "dsn-rabbitmq-0",
-        "--",
-        "rabbitmqctl",
-        "-q",
-        "-p",
-        "dsn",
-        "list_queues",
-        "name",
-        "consumers",
-    ]);
-    for row in rows {
-        let queue = format!("dsn.ctl.{}", row["uid"].as_str().expect("a uid"));
-        let line = queues.lines().find(|line| line.starts_with(&queue));
-        assert!(line.is_some_and(|l| l.ends_with('1')), "{queue} has no consumer in\n{queues}");
-    }
+    // An agent listens some seconds after it has begun to speak.
+    eventually("a consumer of each queue", Duration::from_secs(60), || {
+        let broker = ["-n", "dsn-system", "exec", "dsn-rabbitmq-0", "--"];
+        let list = ["rabbitmqctl", "-q", "-p", "dsn", "list_queues", "name", "consumers"];
+        let queues = try_kubectl(&[broker.as_slice(), &list].concat())?;
+        let is_heard = |row: &serde_json::Value| {
+            let queue = format!("dsn.ctl.{}", row["uid"].as_str().expect("a uid"));
+            queues.lines().any(|line| line.starts_with(&queue) && line.ends_with("\t1"))
+        };
+        if rows.iter().all(is_heard) { Ok(()) } else { Err(queues) }
+    });
     assert_eq!(list("configmaps", USER, "dsn.network/pipeline=main").len(), 3);
 }
 

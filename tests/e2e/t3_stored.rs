@@ -152,6 +152,7 @@ fn v2_every_segment_is_announced_once_with_all_it_needs() {
     let (start, end) = recording();
     let listed: BTreeSet<_> = replay("h265", start, end).segments.iter().map(key).collect();
     world().announcements.with(|heard| {
+        assert_eq!(heard.ended, None, "the test's own subscription broke");
         assert!(heard.contradictions.is_empty(), "{:?}", heard.contradictions);
         for one in &listed {
             let segment = heard.segments.get(one).unwrap_or_else(|| panic!("{one:?} was not announced"));

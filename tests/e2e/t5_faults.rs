@@ -10,7 +10,7 @@ use sqlx::{Connection, Executor, SqliteConnection, sqlite::SqliteConnectOptions}
 use crate::{
     footage::try_replay,
     frames::{breaks, play},
-    kube::{apply, eventually, get, kubeconfig, kubectl, list, text, wait_condition},
+    kube::{apply, eventually, get, kubeconfig, kubectl, list, text, try_get, wait_condition},
     t4_gitops::wait_for_rest,
     t4_steered::gap_reasons,
     world::{
@@ -181,15 +181,25 @@ fn b3_a_minute_without_the_api_server_and_with_a_hanging_kubo_loses_nothing() {
 /// B3: recorder and gateway are killed, and killed again.
 #[test]
 fn b3_a_killed_server_loses_nothing() {
+    let status = || try_get("pod", SYSTEM, "dsn-server-0").map(|pod| pod["status"]["containerStatuses"][0].clone());
+    let restarts = status().expect("it runs")["restartCount"].as_i64().expect("a number");
+    let again = |times: i64| {
+        eventually("the server runs again", 2 * MINUTE, || {
+            let status = status()?;
+            let is_back = status["ready"] == true && status["restartCount"].as_i64() >= Some(restarts + times);
+            if is_back { Ok(()) } else { Err(status.to_string()) }
+        });
+    };
+    let kill = || signal(&in_pod("dsn-server-0", SYSTEM, "dsn"), Signal::KILL);
     nothing_is_lost_while(
         Duration::from_secs(20),
-        || signal(&in_pod("dsn-server-0", SYSTEM, "dsn"), Signal::KILL),
+        kill,
         || {
-            std::thread::sleep(Duration::from_secs(15));
-            signal(&in_pod("dsn-server-0", SYSTEM, "dsn"), Signal::KILL);
+            again(1);
+            kill();
         },
         || {
-            kubectl(&["-n", SYSTEM, "wait", "--for=condition=Ready", "pod/dsn-server-0", "--timeout=120s"]);
+            again(2);
             GATEWAY.close();
         },
     );
@@ -219,8 +229,8 @@ fn b3_fifty_edits_and_a_killed_leader_end_at_the_last_edit() {
     recording_cameras();
     let before = CAMERAS.map(|(name, ..)| incarnation(&capture_pod(name).expect("one pod")));
     for edit in 0..50 {
-        // Odd numbers first; the last edit is 3.
-        let seconds = if edit == 49 { 3 } else { 2 + edit % 5 };
+        // What the last one says nobody else does.
+        let seconds = if edit == 49 { 8 } else { 2 + edit % 5 };
         let patch = format!("{{\"spec\":{{\"capture\":{{\"segmentSeconds\":{seconds}}}}}}}");
         kubectl(&["-n", USER, "patch", "pipeline", "faults", "--type=merge", "-p", &patch]);
         if edit == 25 {
@@ -233,17 +243,14 @@ fn b3_fifty_edits_and_a_killed_leader_end_at_the_last_edit() {
         for (name, ..) in CAMERAS {
             let last =
                 try_replay(name, now - Duration::from_secs(30), now)?.segments.last().map_or(0.0, |s| s.duration);
-            if !(2.4..5.5).contains(&last) {
+            if !(7.5..11.0).contains(&last) {
                 return Err(format!("segments of {last} s"));
             }
         }
         let maps = list("configmaps", USER, "dsn.network/pipeline=faults");
         let said: Vec<_> = maps.iter().map(|map| text(map, "/data/assignment.json")).collect();
-        let all = said.len() == 2 && said.iter().all(|text| text.contains("\"segmentSeconds\":3"));
-        // Edits before the last one said 3 as well.
-        let pipeline = get("pipeline", USER, "faults").expect("exists");
-        let [declared, seen] = ["/metadata/generation", "/status/observedGeneration"].map(|at| pipeline.pointer(at));
-        if all && declared == seen { Ok(()) } else { Err(format!("{said:?}; {declared:?}, {seen:?}")) }
+        let all = said.len() == 2 && said.iter().all(|text| text.contains("\"segmentSeconds\":8"));
+        if all { Ok(()) } else { Err(format!("{said:?}")) }
     });
     wait_condition(("pipeline", USER, "faults"), "ControlPlane", "True", "", MINUTE);
     let after = CAMERAS.map(|(name, ..)| incarnation(&capture_pod(name).expect("one pod")));

@@ -101,7 +101,7 @@ fn c_uninstall_ends_and_a_reinstall_plays_the_old_footage() {
 #[test]
 fn d_namespaces_end() {
     world();
-    kubectl(&["delete", "namespace", USER, "--timeout=180s"]);
+    kubectl(&["delete", "namespace", USER, "--timeout=300s"]);
     eventually("no queue of an instance", MINUTE, || match queues() {
         text if text.contains("dsn.ctl.") => Err(text),
         _ => Ok(()),

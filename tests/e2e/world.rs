@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::{
-    kube::{apply, eventually, get, kubectl, root, run, text, tool, try_kubectl, wait_condition},
+    kube::{apply, eventually, get, kubectl, root, run, text, tool, try_get, try_kubectl, wait_condition},
     subscriber::Subscriber,
 };
 
@@ -286,16 +286,28 @@ pub fn http_get(path: &str) -> (u16, Vec<u8>) {
 
 /// GET with or without an `Authorization` header.
 pub fn http_get_as(path: &str, authorization: Option<&str>) -> (u16, Vec<u8>) {
+    fetch(path, authorization).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// GET as admin; for waits, in which API server and gateway may be away.
+pub fn try_http_get(path: &str) -> Result<(u16, Vec<u8>), String> {
+    // The forward and the password come through the API server.
+    try_get("secret", SYSTEM, "dsn-admin")?;
+    fetch(path, Some(&admin()))
+}
+
+fn fetch(path: &str, authorization: Option<&str>) -> Result<(u16, Vec<u8>), String> {
     let url = gateway(path);
-    runtime().block_on(async {
+    let answer = runtime().block_on(async {
         let mut request = reqwest::Client::new().get(&url).timeout(Duration::from_secs(60));
         if let Some(value) = authorization {
             request = request.header("Authorization", value);
         }
-        let response = request.send().await.unwrap_or_else(|e| panic!("GET {url}: {e}"));
+        let response = request.send().await?;
         let status = response.status().as_u16();
-        (status, response.bytes().await.unwrap_or_else(|e| panic!("GET {url}: {e}")).to_vec())
-    })
+        Ok((status, response.bytes().await?.to_vec()))
+    });
+    answer.map_err(|error: reqwest::Error| format!("GET {url}: {error}"))
 }
 
 /// Path of a replay.
@@ -335,5 +347,15 @@ pub fn incarnation(pod: &Value) -> (String, Vec<i64>) {
 
 /// Removes what a test declared; waits until it is gone.
 pub fn remove(kind: &str, name: &str) {
-    let _ = try_kubectl(&["delete", kind, "-n", USER, name, "--ignore-not-found", "--wait=true", "--timeout=120s"]);
+    kubectl(&["delete", kind, "-n", USER, name, "--ignore-not-found", "--wait=true", "--timeout=120s"]);
+    if kind == "pipeline" {
+        // The next test shall not meet what goes.
+        let selector = format!("dsn.network/pipeline={name}");
+        eventually("its pods are gone", Duration::from_secs(120), || {
+            match crate::kube::list("pods", USER, &selector).len() {
+                0 => Ok(()),
+                pods => Err(format!("{pods} pods")),
+            }
+        });
+    }
 }

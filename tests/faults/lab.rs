@@ -198,16 +198,28 @@ impl<'a> Lab<'a> {
     fn in_broker(&self, what: &str) -> Vec<Value> {
         let name = &self.name;
         let path = if what == "permissions" { format!("vhosts/{name}/{what}") } else { format!("{what}/{name}") };
-        self.broker(&["-X", "GET"], &path).as_array().cloned().unwrap_or_default()
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            match self.broker(&["-X", "GET"], &path) {
+                (200, list) => return list.as_array().cloned().expect("a list"),
+                // There is no such vhost yet.
+                (404, _) => return Vec::new(),
+                (code, answer) if Instant::now() > deadline => panic!("{path}: {code}: {answer}"),
+                _ => std::thread::sleep(Duration::from_millis(500)),
+            }
+        }
     }
 
-    /// Asks the broker's management API, with curl's options.
-    fn broker(&self, options: &[&str], path: &str) -> Value {
+    /// Asks the broker's management API, with curl's options: status and answer.
+    fn broker(&self, options: &[&str], path: &str) -> (u16, Value) {
         let url = format!("{}/api/{path}", self.site.broker.management());
         let guest = base64::engine::general_purpose::STANDARD.encode("guest:guest");
         let login = format!("Authorization: Basic {guest}");
-        let output = Command::new("curl").args(["-sS", "-H", &login, &url]).args(options).output().expect("curl runs");
-        serde_json::from_slice(&output.stdout).unwrap_or_default()
+        let fixed = ["-sS", "-w", "\n%{http_code}", "-H", &login, &url];
+        let output = Command::new("curl").args(fixed).args(options).output().expect("curl runs");
+        let said = String::from_utf8_lossy(&output.stdout);
+        let (answer, code) = said.rsplit_once('\n').unwrap_or_default();
+        (code.parse().unwrap_or(0), serde_json::from_str(answer).unwrap_or_default())
     }
 
     /// Names of the queues in its vhost.
@@ -224,7 +236,7 @@ impl<'a> Lab<'a> {
     pub fn say(&self, key: &str) {
         let message = json!({"routing_key": key, "payload": "{}", "payload_encoding": "string", "properties": {}});
         let path = format!("exchanges/{}/dsn.events/publish", self.name);
-        assert_eq!(self.broker(&["-d", &message.to_string()], &path)["routed"], true, "{key}");
+        assert_eq!(self.broker(&["-d", &message.to_string()], &path).1["routed"], true, "{key}");
     }
 
     /// Waits until the state is this one and nothing is written any more: seconds, but for a queue that was no longer

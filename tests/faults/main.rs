@@ -92,7 +92,7 @@ fn reference(site: &Site) -> Fresh {
     };
     assert!(ladder(&one.states[0]) && !ladder(&one.states[1]), "{:?}", one.states[1]);
     assert!(!one.states[2].keys().any(|name| name.contains("dsn.ctl.")), "{:?}", one.states[2]);
-    one
+    Fresh { writes: one.writes.min(other.writes), ..one }
 }
 
 /// B3, oracles 1 to 3. One test, because its parts share servers that end with it.
@@ -134,7 +134,10 @@ fn killed_at_any_write(site: &Site, fresh: &Fresh) {
                     lab.start();
                     let what = format!("killed at write {n}, {moment:?}");
                     steps_end_as_fresh(&lab, fresh, &what);
-                    assert!(lab.deaths() == 1 || n > fresh.writes, "{what}: it died {} times", lab.deaths());
+                    let was_reached = !lab.proxy.is_armed();
+                    assert_eq!(lab.deaths(), u32::from(was_reached), "{what}");
+                    // A broker that answers late or early makes one status more or less.
+                    assert!(was_reached || n + 3 > fresh.writes, "{what}: it was never reached");
                 }
             });
         }

@@ -79,6 +79,11 @@ impl Proxy {
         (traffic.fault, traffic.writes, traffic.last_write) = (fault, 0, Instant::now());
     }
 
+    /// Is what is to happen at a write still to come?
+    pub fn is_armed(&self) -> bool {
+        self.traffic().fault.is_some()
+    }
+
     /// Writes since then.
     pub fn writes(&self) -> u32 {
         self.traffic().writes
