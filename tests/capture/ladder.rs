@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    os::unix::fs::PermissionsExt,
     process::{Child, Command, Stdio},
 };
 
@@ -35,11 +36,16 @@ pub struct Transcoder(Child);
 
 impl Transcoder {
     pub fn start(pod: &CapturePod) -> Self {
+        Self::with_ffmpeg(pod, "ffmpeg")
+    }
+
+    fn with_ffmpeg(pod: &CapturePod, ffmpeg: &str) -> Self {
         let log = fs::File::options().create(true).append(true).open(pod.path("transcoder.log")).expect("a log");
         let child = Command::new(env!("CARGO_BIN_EXE_dsn"))
             .arg("transcoder")
             .env("DSN_SPOOL", pod.path("spool"))
             .env("DSN_ASSIGNMENT", pod.path("assignment"))
+            .env("DSN_FFMPEG", ffmpeg)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -121,6 +127,53 @@ impl Ear {
     fn count(&self, rendition: &str) -> usize {
         self.segments.keys().filter(|(name, _)| name == rendition).count()
     }
+}
+
+/// K2: a ladder that is slower than the camera delays nothing: the source is announced as it comes, the newest segment is
+/// transcoded first, and what was left out is made up for by one that is fast enough.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn k2_a_ladder_slower_than_the_camera_takes_the_newest_and_makes_up_for_the_rest_later() {
+    let rabbit = RabbitMq::start();
+    let camera = Camera::start(Clip::H264WithSound);
+    let storage_port = free_port();
+    let (_server, _uploads) = storage::serve(storage_port).await;
+    let mut pod = pod_of(&camera, storage_port);
+    fs::write(pod.path("agent/amqp-url"), rabbit.url()).expect("writes");
+    let ladder = told(&pod, 1, 300);
+    mount_ladder(&pod, &ladder);
+    let (_broker, mut heard) = operators_end(&rabbit, &[pod.assignment.instance, ladder.data.instance]).await;
+    let mut ear = Ear::default();
+    // Five seconds for a segment of one.
+    let slow = pod.path("slow-ffmpeg");
+    fs::write(&slow, "#!/bin/sh\nsleep 5\nexec ffmpeg \"$@\"\n").expect("writes");
+    fs::set_permissions(&slow, fs::Permissions::from_mode(0o755)).expect("set");
+
+    pod.start_runner();
+    let _agent = Agent::start(&pod);
+    let transcoder = Transcoder::with_ffmpeg(&pod, &slow.to_string_lossy());
+    ear.until(&pod, &mut heard, "three rungs", |ear| ear.count("low") >= 3).await;
+    let rungs: Vec<u64> = ear.segments.keys().filter(|(name, _)| name == "low").map(|(_, seq)| *seq).collect();
+    assert!(rungs.windows(2).all(|pair| pair[1] >= pair[0] + 3), "not the newest: {rungs:?}");
+    let source = ear.segments.keys().filter(|(name, _)| name == SOURCE).map(|(_, seq)| *seq);
+    let newest = source.max().expect("segments");
+    // The job takes five seconds and is of the newest at its begin: nobody waited for it.
+    assert!(newest <= rungs[2] + 15, "{rungs:?}, the source is at {newest}");
+    assert_eq!(ear.count(SOURCE) as u64, newest + 1, "the source has holes");
+    let uid = ladder.data.instance.to_string();
+    ear.until(&pod, &mut heard, "that it is behind", |ear| {
+        ear.reports
+            .get(&uid)
+            .and_then(|report| report.problem.as_ref())
+            .is_some_and(|problem| problem.reason == "Behind")
+    })
+    .await;
+
+    drop(transcoder);
+    let _fast = Transcoder::start(&pod);
+    ear.until(&pod, &mut heard, "all of it", |ear| {
+        (0..=newest).all(|seq| ear.segments.contains_key(&("low".to_owned(), seq)))
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

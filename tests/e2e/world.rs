@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::{
-    kube::{apply, eventually, get, kubectl, root, run, text, tool, try_get, try_kubectl, wait_condition},
+    kube::{apply, eventually, get, kubectl, root, run, text, tool, try_get, wait_condition},
     subscriber::Subscriber,
 };
 

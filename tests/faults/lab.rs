@@ -126,7 +126,7 @@ impl<'a> Lab<'a> {
 
     /// Starts it again if it was killed. The one that follows need not wait for the Lease to run out: that is not what
     /// is tried here.
-    fn revive(&self) {
+    pub fn revive(&self) {
         let dead = self.child().as_mut().is_some_and(|child| !matches!(child.try_wait(), Ok(None)));
         if dead {
             let system = format!("{}-system", self.name);

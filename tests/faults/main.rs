@@ -106,6 +106,7 @@ fn b3_whatever_befalls_the_operator_all_ends_where_a_fresh_one_does() {
         scope.spawn(|| {
             a_second_writer_makes_no_hot_loop(&site, &fresh);
             a_deleted_queue_of_the_recorder_comes_back(&site, &fresh);
+            k5_a_second_manager_changes_nothing_of_a_sample(&site);
         });
     });
 }
@@ -134,6 +135,8 @@ fn killed_at_any_write(site: &Site, fresh: &Fresh) {
                     lab.start();
                     let what = format!("killed at write {n}, {moment:?}");
                     steps_end_as_fresh(&lab, fresh, &what);
+                    // It may have died after the last look.
+                    lab.revive();
                     let was_reached = !lab.proxy.is_armed();
                     assert_eq!(lab.deaths(), u32::from(was_reached), "{what}");
                     // A broker that answers late or early makes one status more or less.
@@ -154,6 +157,30 @@ fn errors_of_the_api_server_are_outlived(site: &Site, fresh: &Fresh) {
         let writes = lab.proxy.writes();
         assert!(writes < 4 * fresh.writes, "{status}: {writes} writes where {} are needed", fresh.writes);
     }
+}
+
+/// K5: who applies the samples beside somebody else (Argo CD beside Flux, a person beside both) sees no difference, changes
+/// nothing, and gives the operator nothing to do.
+fn k5_a_second_manager_changes_nothing_of_a_sample(site: &Site) {
+    let lab = Lab::new(site, "samples");
+    let samples = ["storagenode", "camera", "pipeline"].map(|kind| format!("--filename=manifests/{kind}.yaml"));
+    let by = |how: &[&str], manager: &str| {
+        let manager = format!("--field-manager={manager}");
+        let files: Vec<&str> = samples.iter().map(String::as_str).collect();
+        lab.kubectl(&[how, &["--server-side", &manager], &files].concat(), "")
+    };
+    by(&["apply"], "first");
+    lab.start();
+    lab.proxy.set(None);
+    let made = lab.rest();
+    assert!(made.keys().any(|name| name.contains("Deployment")), "{:?}", made.keys());
+    let before = lab.proxy.writes();
+    // A difference is an exit status.
+    assert_eq!(by(&["diff"], "second"), "");
+    by(&["apply"], "second");
+    assert!(lab.rest() == made, "{}", difference(&made, &lab.rest()));
+    assert_eq!((by(&["diff"], "first"), by(&["diff"], "second")), (String::new(), String::new()));
+    assert_eq!(lab.proxy.writes(), before, "the operator wrote");
 }
 
 /// The recorder, whose consumer ends with its queue, begins anew by saying hello; nothing else tells that it is gone.
