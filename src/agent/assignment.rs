@@ -110,15 +110,24 @@ pub fn drain(context: &Context, revision: u64) -> Result<Taken, Error> {
     take(context, &envelope)
 }
 
-/// Hands the mounted assignment to a runner that has none, before it is our turn on the spool: the agent of the pod before
-/// us may have a minute's announcements to make while the broker is away, and capture waits for nobody behind it.
+/// Hands the mounted assignment to the runner before it is our turn on the spool: the agent of the pod before us may have a
+/// minute's announcements to make while the broker is away, and capture waits for nobody behind it.
 pub fn hand_over(args: &Args) -> Result<(), Error> {
+    let read = |path: &Path| -> Result<Option<Envelope<Assignment>>, Error> {
+        match std::fs::read(path) {
+            Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    };
     let path = args.assignment.join(spool::ASSIGNMENT_FILE);
-    if path.exists() || !args.config.exists() {
-        return Ok(());
+    let Some(mounted) = read(&args.config)? else { return Ok(()) };
+    // What the runner can't read is as good as none.
+    let held = read(&path).ok().flatten().map(|held| (held.data.instance, held.revision));
+    if decide(held, mounted.data.instance, mounted.revision) == Taken::New {
+        files::replace(&path, &serde_json::to_vec(&mounted)?, true)?;
     }
-    let envelope: Envelope<Assignment> = serde_json::from_slice(&std::fs::read(&args.config)?)?;
-    Ok(files::replace(&path, &serde_json::to_vec(&envelope)?, true)?)
+    Ok(())
 }
 
 /// Reads the mounted file whenever it may have changed. The first time also what the runner was told before us.

@@ -24,7 +24,12 @@ mod trim;
 mod upload;
 mod watch;
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use self::{context::Context, live::Live, outbox::Outbox, spool::Spool};
 use crate::{
@@ -40,6 +45,8 @@ use crate::{
 
 /// At shutdown: what is captured must be announced within this time, or wait for the next agent.
 const FLUSH: Duration = Duration::from_secs(60);
+/// An agent that waits for its turn looks this often whether the runner is to be told something newer.
+const HAND_OVER: Duration = Duration::from_secs(5);
 /// At shutdown: the runner ends ffmpeg within this time.
 const RUNNER_ENDS: Duration = Duration::from_secs(8);
 
@@ -74,10 +81,7 @@ pub async fn run(args: Args) -> Outcome {
     let shutdown = telemetry::shutdown_token()?;
     let own = args.spool.join(AGENT_FOLDER);
     std::fs::create_dir_all(&own)?;
-    if let Err(error) = assignment::hand_over(&args) {
-        tracing::warn!("{}", telemetry::chain(&error));
-    }
-    let Some(alone) = shutdown.run_until_cancelled(files::alone(&own.join(AGENT_LOCK))).await else { return Ok(()) };
+    let Some(alone) = shutdown.run_until_cancelled(our_turn(&args, &own.join(AGENT_LOCK))).await else { return Ok(()) };
     let _alone = alone?;
     let outbox = Outbox::open(&own).await?;
     let spool = Spool::open(&args.spool)?;
@@ -99,6 +103,23 @@ pub async fn run(args: Args) -> Outcome {
     )?;
     context.outbox.close_file().await;
     Ok(())
+}
+
+/// Waits until no other agent works on the spool; the runner need not.
+async fn our_turn(args: &Args, lock: &Path) -> std::io::Result<std::fs::File> {
+    let handing_over = async {
+        loop {
+            if let Err(error) = assignment::hand_over(args) {
+                tracing::warn!("{}", telemetry::chain(&error));
+            }
+            tokio::time::sleep(HAND_OVER).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        () = handing_over => unreachable!("it goes on for ever"),
+        alone = files::alone(lock) => alone,
+    }
 }
 
 /// A task that has no error of its own to end with.
@@ -129,11 +150,11 @@ async fn finish(context: &Context) {
     context.shutdown.cancelled().await;
     let begun = tokio::time::Instant::now();
     // Later ones are those of the next pod, whose runner does not wait for us.
-    let last = context.spool.sessions().unwrap_or_default().pop();
+    let upto = context.spool.sessions().ok().and_then(|sessions| sessions.last().copied());
     while begun.elapsed() < FLUSH {
         context.to_scan.raise();
         tokio::time::sleep(Duration::from_millis(250)).await;
-        match is_flushed(context, last, begun.elapsed() > RUNNER_ENDS).await {
+        match is_flushed(context, upto, begun.elapsed() > RUNNER_ENDS).await {
             Ok(true) => break,
             Ok(false) => {}
             Err(error) => tracing::warn!("{}", telemetry::chain(&error)),
@@ -143,9 +164,12 @@ async fn finish(context: &Context) {
     context.finished.cancel();
 }
 
-/// Is everything that was captured sealed, up to this session?
-async fn is_sealed(context: &Context, last: Option<SessionId>) -> Result<bool, outbox::Error> {
-    let Some(last) = last else { return Ok(true) };
+/// Is everything that was captured sealed, up to this session if there is one?
+async fn is_sealed(context: &Context, upto: Option<SessionId>) -> Result<bool, outbox::Error> {
+    let sessions = context.spool.sessions()?;
+    let Some(last) = sessions.into_iter().rfind(|session| upto.is_none_or(|upto| *session <= upto)) else {
+        return Ok(true);
+    };
     // A session is closed once the runner has said how it ended and all of it is sealed; the newest is closed last.
     let row = context.outbox.session(last).await?;
     let ended = context.spool.session_file(last).is_some_and(|file| file.ended.is_some());
@@ -153,8 +177,8 @@ async fn is_sealed(context: &Context, last: Option<SessionId>) -> Result<bool, o
 }
 
 /// Is everything sealed, up to this session, and announced? `impatient`: the runner has had its time to end ffmpeg.
-async fn is_flushed(context: &Context, last: Option<SessionId>, impatient: bool) -> Result<bool, outbox::Error> {
-    if !impatient && !is_sealed(context, last).await? {
+async fn is_flushed(context: &Context, upto: Option<SessionId>, impatient: bool) -> Result<bool, outbox::Error> {
+    if !impatient && !is_sealed(context, upto).await? {
         return Ok(false);
     }
     let (unannounced, _) = context.outbox.waiting().await?;

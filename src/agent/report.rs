@@ -57,7 +57,7 @@ async fn compose(context: &Context) -> Result<InstanceReport, super::outbox::Err
     let drained = ladder_done
         && context.outbox.waiting().await? == (0, 0)
         && context.outbox.untold_gaps().await? == 0
-        && super::is_sealed(context, context.spool.sessions()?.pop()).await?;
+        && super::is_sealed(context, None).await?;
     Ok(merge(runner, context.worst_problem(), activity, backlog, drained, context.seen()))
 }
 

@@ -149,7 +149,7 @@ fn foreign_owner(desired: &Value, actual: &Value) -> Option<String> {
 }
 
 /// Adds the hash of the object as it is to its annotations.
-fn with_hash(mut object: Value) -> Value {
+pub fn with_hash(mut object: Value) -> Value {
     let mut content = object.clone();
     if let Some(metadata) = content.get_mut("metadata").and_then(Value::as_object_mut) {
         metadata.remove("resourceVersion");
@@ -163,6 +163,12 @@ fn with_hash(mut object: Value) -> Value {
 ///
 /// Trap: one of `"0"` would be no precondition at all.
 const CREATE_ONLY: &str = "1";
+
+/// The body that creates: on the condition that there is no such object.
+pub fn creation(mut body: Value) -> Value {
+    body["metadata"]["resourceVersion"] = json!(CREATE_ONLY);
+    body
+}
 
 /// Brings one child about. `metadata.resourceVersion`, when set, is a precondition.
 ///
@@ -189,9 +195,7 @@ pub async fn child<K: Child>(ctx: &Context, manager: Manager, desired: K) -> Res
         }
         cached.value()
     } else {
-        let mut fresh = body.clone();
-        fresh["metadata"]["resourceVersion"] = json!(CREATE_ONLY);
-        match apply(&fresh).await {
+        match apply(&creation(body.clone())).await {
             Err(kube::Error::Api(refusal)) if refusal.code == 409 => {}
             outcome => return outcome.map_err(|error| said(Verb::Apply, error)),
         }

@@ -5,6 +5,7 @@
 
 use std::{
     collections::VecDeque,
+    io::ErrorKind,
     os::unix::process::ExitStatusExt,
     time::{Duration, Instant},
 };
@@ -130,7 +131,9 @@ impl<'a> Capture<'a> {
             Ok(begun) => begun,
             Err(error) => {
                 let message = format!("failed to start ffmpeg on the spool: {error}");
-                self.hindered.by(asked, GapReason::CaptureDied, &message);
+                let full = matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
+                let gap = if full { GapReason::SpoolFull } else { GapReason::CaptureDied };
+                self.hindered.by(asked, gap, &message);
                 self.fail(Problem { reason: "CaptureFailed".to_owned(), message });
                 return Ended::Failed { refused_login: false, captured: false };
             }
@@ -171,7 +174,11 @@ impl<'a> Capture<'a> {
             Ok(true) => self.hindered = Hindered::default(),
             Err(error) => {
                 tracing::warn!("failed to close the session: {error}");
-                self.hindered = Hindered::default();
+                // Nobody else will know why it ended.
+                if captured {
+                    self.hindered = Hindered::default();
+                }
+                self.hindered.by(if captured { Instant::now() } else { asked }, reason, &detail);
             }
         }
         self.reporter.update(|report| report.session = None);

@@ -146,7 +146,8 @@ fn agent(images: &Images) -> Container {
         args: Some(vec!["agent".to_owned()]),
         ports: Some(vec![port("live", LIVE_PORT), port("metrics", METRICS_PORT)]),
         readiness_probe: Some(probe("/readyz", 5, 3)),
-        liveness_probe: Some(probe("/healthz", 10, 6)),
+        // Longer than it waits for the agent of a pod that goes.
+        liveness_probe: Some(probe("/healthz", 10, 9)),
         resources: Some(resources("20m", "32Mi", "256Mi")),
         security_context: Some(unprivileged()),
         volume_mounts: Some(vec![
