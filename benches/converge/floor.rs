@@ -13,7 +13,7 @@ use dsn::{
     clients::broker_address::BrokerAddress,
     domain::token::MasterKey,
     operator::{
-        apply::{HASH_ANNOTATION, Manager},
+        apply::{Manager, creation, with_hash},
         broker::fleet::Link,
         context::Images,
         pipeline::{desired, observe::Observed, plan},
@@ -26,8 +26,6 @@ use kube::{
     core::NamespaceResourceScope,
 };
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::Value;
-use sha2::{Digest, Sha256};
 
 use crate::{
     PATIENCE, harness,
@@ -98,9 +96,7 @@ where
         + std::fmt::Debug,
 {
     let api: Api<K> = Api::namespaced(client.clone(), NAMESPACE);
-    let mut body = serde_json::to_value(&desired).expect("JSON");
-    let digest = Sha256::digest(body.to_string().as_bytes());
-    body["metadata"]["annotations"][HASH_ANNOTATION] = Value::String(data_encoding::HEXLOWER.encode(&digest[..16]));
+    let body = creation(with_hash(serde_json::to_value(&desired).expect("JSON")));
     let parameters = PatchParams::apply(Manager::Pipeline.as_str()).force();
     api.patch(&desired.name_any(), &parameters, &Patch::Apply(&body)).await.expect("it is applied");
 }
