@@ -21,6 +21,7 @@ mod tools;
 
 use std::{
     fs,
+    path::PathBuf,
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -54,7 +55,7 @@ async fn main() {
     let camera = Camera::start(Clip::FourMegabit);
     let storage_port = free_port();
     let (_storage, uploads) = storage::serve(storage_port).await;
-    let mut sides = [const { Vec::new() }; 7].map(Samples::from_iter);
+    let mut sides = [const { Vec::new() }; 8].map(Samples::from_iter);
     for round in 0..rounds(3) {
         let mut pod = pod_of(&camera, storage_port);
         mount_config(&mut pod, |assignment| assignment.segment_seconds = 4);
@@ -70,6 +71,7 @@ async fn main() {
         let before = uploads.paths().len();
         tokio::time::sleep(SPAN).await;
         assert!(uploads.paths().len() >= before + 12, "uploads went on");
+        assert_eq!(pod.ffmpeg(), Some(ffmpeg), "ffmpeg was started again");
         for (samples, meter) in sides.iter_mut().zip(&meters) {
             samples.push(meter.percent());
         }
@@ -80,24 +82,28 @@ async fn main() {
         // Not in the middle of an upload: the storage agent of the test would say so.
         agent.terminate();
         agent.process.wait().expect("it ends");
+        assert!(!ear.0.is_finished(), "nobody has told the agent what is stored");
         drop(ear);
         pod.stop_runner();
 
-        let alone = Alone::start(&alone, &pod);
+        let mut alone = Alone::start(&alone, &pod);
         tokio::time::sleep(WARM_UP).await;
-        let meter = usage::Meter::start(alone.0.id());
+        let meter = usage::Meter::start(alone.process.id());
         tokio::time::sleep(SPAN).await;
+        assert!(alone.process.try_wait().expect("it is ours").is_none(), "ffmpeg alone has ended");
+        assert!(alone.segments() >= 16, "ffmpeg alone has made {} segments", alone.segments());
         sides[6].push(meter.percent());
+        sides[7].push(usage::memory(alone.process.id()).most);
         eprintln!("round {round}: agent {:.2} % of a core", sides[0].median());
     }
-    let [agent, runner, ffmpeg, agent_memory, runner_memory, ffmpeg_memory, alone] = sides;
+    let [agent, runner, ffmpeg, agent_memory, runner_memory, ffmpeg_memory, alone, alone_memory] = sides;
     let mut report = Report::new("agent");
     report.table(&[
         row!["process", "processor, % of a core", "most memory, MB"],
         row!["agent", agent.text(2), agent_memory],
         row!["runner", runner.text(2), runner_memory],
         row!["ffmpeg, under the runner", ffmpeg.text(2), ffmpeg_memory],
-        row!["ffmpeg alone, same arguments", alone.text(2), ""],
+        row!["ffmpeg alone, same arguments", alone.text(2), alone_memory],
     ]);
     report.note(format!(
         "One camera of 4 Mbit/s (1280×720, 25 fps, H.264) over RTSP, segments of 4 s (2 MB), uploaded, announced and \
@@ -115,7 +121,10 @@ fn command_line(pid: u32) -> Vec<String> {
 }
 
 /// ffmpeg as the runner ran it, without anything of ours around it.
-struct Alone(Child);
+struct Alone {
+    process: Child,
+    folder: PathBuf,
+}
 
 impl Alone {
     fn start(command_line: &[String], pod: &CapturePod) -> Self {
@@ -126,21 +135,27 @@ impl Alone {
             Some((_, file)) => format!("{}/{file}", folder.display()),
             None => word.clone(),
         });
-        let child = Command::new(&command_line[0])
+        let process = Command::new(&command_line[0])
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .expect("ffmpeg starts");
-        Self(child)
+        Self { process, folder }
+    }
+
+    /// How many it has made.
+    fn segments(&self) -> usize {
+        let files = fs::read_dir(&self.folder).expect("its folder").flatten();
+        files.filter(|file| file.path().extension().is_some_and(|extension| extension == "m4s")).count()
     }
 }
 
 impl Drop for Alone {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 

@@ -59,6 +59,13 @@ impl Fleet {
     }
 }
 
+impl Fleet {
+    /// Does it still say anything?
+    pub fn lives(&self) -> bool {
+        !self.0.is_finished()
+    }
+}
+
 impl Drop for Fleet {
     fn drop(&mut self) {
         self.0.abort();

@@ -87,8 +87,8 @@ async fn throughput(part: &'static str, count: usize) {
     report.table(&rows);
     report.note(format!(
         "{count} Cameras and {count} Pipelines created → all of their {} children exist: {objects} objects. The \
-         operator's were created {CREATING} at a time, within {created} s. {} rounds in turns, each on a fresh etcd, API \
-         server and controller-manager.",
+         operator's were created {CREATING} at a time, within {created} s, the bare client's as many at a time as it \
+         makes calls. {} rounds in turns, each on a fresh etcd, API server and controller-manager.",
         count * CHILDREN,
         ours.len(),
     ));

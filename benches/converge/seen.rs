@@ -93,15 +93,17 @@ impl Seen {
         self.watches.spawn(async move {
             let mut events = std::pin::pin!(watcher(api, config));
             while let Some(event) = events.next().await {
-                match event.expect("the watch goes on") {
-                    Event::Apply(object) | Event::InitApply(object) => {
+                match event {
+                    Ok(Event::Apply(object) | Event::InitApply(object)) => {
                         let mut found = found.lock().expect("whole");
                         if found.names.insert(format!("{}/{}", K::kind(&()), object.name_any())) {
                             found.last = Some(Instant::now());
                         }
                     }
-                    Event::InitDone => told.notify_one(),
-                    Event::Init | Event::Delete(_) => {}
+                    Ok(Event::InitDone) => told.notify_one(),
+                    Ok(Event::Init | Event::Delete(_)) => {}
+                    // It begins anew by itself, and lists what it missed.
+                    Err(error) => eprintln!("a watch broke off: {error}"),
                 }
             }
         });

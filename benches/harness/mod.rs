@@ -137,6 +137,11 @@ pub fn size(usual: usize) -> usize {
     number("BENCH_SIZE", usual)
 }
 
+/// How many minutes of rest are watched; `BENCH_MINUTES` changes it for a quick look.
+pub fn minutes(usual: usize) -> usize {
+    number("BENCH_MINUTES", usual)
+}
+
 fn number(variable: &str, usual: usize) -> usize {
     std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
 }

@@ -2,7 +2,10 @@
 
 use std::{fs, path::Path, time::Instant};
 
-use dsn::catalogue::{self, Fact, Reader};
+use dsn::{
+    catalogue::{self, Fact, Reader},
+    domain::cid::FileHasher,
+};
 use jiff::{SignedDuration, Timestamp};
 use sqlx::{
     SqlitePool,
@@ -36,7 +39,7 @@ pub fn begin() -> Timestamp {
 
 /// Opens it, or makes it first; `capture` is the address of all live endpoints.
 pub async fn of_a_million(capture: &str) -> Million {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench-catalogue");
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("bench-catalogue-{}", ingredients()));
     let complete = folder.join("complete");
     if !complete.exists() {
         let _ = fs::remove_dir_all(&folder);
@@ -74,6 +77,20 @@ pub async fn of_a_million(capture: &str) -> Million {
     let options = SqliteConnectOptions::new().filename(&file).read_only(true);
     let bare = SqlitePoolOptions::new().max_connections(1).connect_with(options).await.expect("the file opens");
     Million { reader, bytes, bare, _writer: writer }
+}
+
+/// What the catalogue is made by, as a word: another schema or other footage are another catalogue.
+fn ingredients() -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = vec![root.join("benches/harness/footage.rs"), root.join("benches/playlists/catalogue.rs")];
+    let migrations = fs::read_dir(root.join("src/catalogue/migrations")).expect("the migrations");
+    files.extend(migrations.map(|file| file.expect("a file").path()));
+    files.sort();
+    let mut hasher = FileHasher::default();
+    for file in files {
+        hasher.update(&fs::read(file).expect("a file of the checkout"));
+    }
+    hasher.finish().sha256[..12].to_owned()
 }
 
 impl Million {

@@ -92,11 +92,13 @@ pub async fn measure(part: &'static str) {
         rows.push(row![name, floor.text(2), ours.text(2), ratio, known.text(2)]);
     }
     report.table(&rows);
-    report.note(
-        "Two nodes on the same disk; both sides end when the cluster says that both have it. *Agent told*: its queue has the \
+    report.note(format!(
+        "{} rounds of the first and {} of the second, floor and product in turns. Two nodes on the same disk; both sides end when the cluster says that both have it. *Agent told*: its queue has the \
          message that lets the local copy go. A roll-up waits for its minute to pass and for 3 s after its last segment; \
          the first row is without them (each segment is a roll-up), the second with the 3 s.",
-    );
+        rounds(25),
+        (rounds(25) / 4).max(3),
+    ));
     report.publish();
 }
 
