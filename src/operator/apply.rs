@@ -179,6 +179,7 @@ pub async fn child<K: Child>(ctx: &Context, manager: Manager, desired: K) -> Res
     let api: Api<K> = Api::namespaced(ctx.client.clone(), &namespace);
     let body = with_hash(serde_json::to_value(&desired)?);
     let apply = async |body: &Value| {
+        let _turn = ctx.writes.acquire().await.expect("nobody closes it");
         ctx.metrics.api_request(Verb::Apply, &kind);
         // Forced: fields of our own children are ours, whoever touched them.
         api.patch(&name, &PatchParams::apply(manager.as_str()).force(), &Patch::Apply(body)).await?;

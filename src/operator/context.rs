@@ -19,6 +19,7 @@ use kube::{
     runtime::reflector::{Lookup, ObjectRef, Store},
 };
 use serde::{Serialize, de::DeserializeOwned};
+use tokio::sync::Semaphore;
 
 use super::{
     backoff::Backoffs,
@@ -59,6 +60,9 @@ pub struct Context {
     pub backoffs: Backoffs,
     /// Pipelines whose children were just written.
     pub settling: Settling,
+    /// How many children may be written at a time, whoever asks for it: one Pipeline with a thousand cameras or a thousand
+    /// with one.
+    pub writes: Semaphore,
 }
 
 impl Context {

@@ -59,9 +59,10 @@ pub mod settling;
 pub mod storage_node;
 pub mod watch;
 
-/// How many objects of one kind are reconciled at once: kube's default is no bound at all. With 8 the API server was left
-/// waiting, for a bare client as for us (docs/benchmarks.md).
-const CONCURRENCY: u16 = 32;
+/// How many objects of one kind are reconciled at once, and how many children are written at once: without a bound an API
+/// server has to choose whom it answers too late. With 8 it was left waiting, for a bare client as for us
+/// (docs/benchmarks.md).
+pub(crate) const AT_ONCE: usize = 32;
 /// How long one reconcile may take: an API server that swallows requests must not hold all of them for ever.
 const RECONCILE_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -233,6 +234,7 @@ async fn lead(
         credentials: camera::credentials::Credentials::default(),
         backoffs: backoff::Backoffs::default(),
         settling: settling::Settling::default(),
+        writes: tokio::sync::Semaphore::new(AT_ONCE),
         client: client.clone(),
         config,
     });
@@ -325,7 +327,7 @@ async fn control<K>(
             Retry::OnChange => Action::await_change(),
         }
     };
-    let config = controller::Config::default().concurrency(CONCURRENCY);
+    let config = controller::Config::default().concurrency(u16::try_from(AT_ONCE).expect("a small number"));
     // Errors were told by `on_error`; an object that is gone by its turn is no error.
     applier(run, on_error, ctx, store, watch::requests(queue), config).for_each(|_| std::future::ready(())).await;
 }

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::future::join_all;
 use jiff::SignedDuration;
 use k8s_openapi::api::{
     apps::v1::Deployment,
@@ -20,6 +21,7 @@ use self::{
     plan::{Instance, Plan},
 };
 use super::{
+    AT_ONCE,
     apply::{self, Manager, Outcome},
     broker::{fleet::RECORDER_SILENCE, wanted::WantedInstance},
     context::Context,
@@ -102,15 +104,19 @@ async fn apply_all(ctx: &Context, plan: &Plan, observed: &Observed, began: Insta
         applied.wrote |=
             apply::child(ctx, Manager::Pipeline, desired::live_service::service(plan)).await? == Outcome::Written;
     }
-    // One camera's failure is not the others'.
+    // One camera's failure is not the others', and the last of a thousand does not wait for each before it. Outcomes come in
+    // order: of several failures it is always the same that is told.
     let mut failure = None;
-    for instance in &plan.instances {
-        match apply_instance(ctx, plan, instance, observed, began).await {
-            Ok(one) => {
-                applied.wrote |= one.wrote;
-                applied.asked = applied.asked.max(one.asked);
+    for instances in plan.instances.chunks(AT_ONCE) {
+        let outcomes = instances.iter().map(|instance| apply_instance(ctx, plan, instance, observed, began));
+        for outcome in join_all(outcomes).await {
+            match outcome {
+                Ok(one) => {
+                    applied.wrote |= one.wrote;
+                    applied.asked = applied.asked.max(one.asked);
+                }
+                Err(error) => drop(failure.get_or_insert(error)),
             }
-            Err(error) => drop(failure.get_or_insert(error)),
         }
     }
     for uid in &plan.finished {
