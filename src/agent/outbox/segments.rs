@@ -270,13 +270,15 @@ impl Outbox {
 
     /// What disk pressure drops next: other renditions than the source, then stored copies, then what IPFS already has,
     /// then the oldest. One that was announced before it was asked for again counts as announced: it may be stored, and the
-    /// recorder must hear whether it is lost.
-    pub async fn droppable(&self) -> Result<Option<(Segment, State)>> {
+    /// recorder must hear whether it is lost. `skip`: so many of the first cannot be removed.
+    pub async fn droppable(&self, skip: u64) -> Result<Option<(Segment, State)>> {
         let row = sqlx::query(
             "SELECT segment, CASE WHEN state = 0 AND announcements > 0 THEN 2 ELSE state END AS reached
              FROM media WHERE on_disk = 1
-             ORDER BY rendition = 'source', CASE state WHEN 3 THEN 0 WHEN 0 THEN 2 ELSE 1 END, playlist_seq LIMIT 1",
+             ORDER BY rendition = 'source', CASE state WHEN 3 THEN 0 WHEN 0 THEN 2 ELSE 1 END, playlist_seq
+             LIMIT 1 OFFSET ?",
         )
+        .bind(number(skip))
         .fetch_optional(&self.pool)
         .await?;
         row.map(|row| Ok((json(&row, "segment")?, State::of(row.try_get("reached")?)))).transpose()

@@ -121,7 +121,7 @@ async fn disk_pressure_drops_stored_then_added_then_the_oldest() {
     outbox.added(&keys[2]).await.expect("writes");
     sqlx::query("UPDATE media SET state = 3 WHERE seq = 2").execute(&outbox.pool).await.expect("writes");
     let mut order = Vec::new();
-    while let Some((segment, state)) = outbox.droppable().await.expect("reads") {
+    while let Some((segment, state)) = outbox.droppable(0).await.expect("reads") {
         order.push((segment.key.seq, state));
         outbox.dropped(&segment.key).await.expect("writes");
     }
@@ -134,7 +134,7 @@ async fn disk_pressure_drops_stored_then_added_then_the_oldest() {
     outbox.announced(&keys[1], now()).await.expect("writes");
     assert!(outbox.readd(&keys[1]).await.expect("writes"));
     sqlx::query("UPDATE media SET on_disk = 1 WHERE seq = 1").execute(&outbox.pool).await.expect("writes");
-    let (_, state) = outbox.droppable().await.expect("reads").expect("there");
+    let (_, state) = outbox.droppable(0).await.expect("reads").expect("there");
     assert_eq!(state, State::Announced, "asked for again it may still be stored: nobody calls it lost");
     outbox.dropped(&keys[1]).await.expect("writes");
     assert!(outbox.set_aside(&keys[1]).await.expect("writes"));
@@ -235,7 +235,7 @@ async fn the_source_goes_first_and_the_ladder_is_dropped_first() {
         let first = outbox.to_add(newest, &[]).await.expect("reads").expect("waits");
         assert_eq!(first.key.rendition, SOURCE);
     }
-    let (dropped, _) = outbox.droppable().await.expect("reads").expect("there");
+    let (dropped, _) = outbox.droppable(0).await.expect("reads").expect("there");
     assert_eq!(dropped.key.rendition, "low");
     assert_eq!(outbox.numbers(keys[0].session, "low").await.expect("reads").len(), 1);
     // What is stored of the source says nothing of the ladder.
