@@ -254,3 +254,41 @@ async fn the_source_goes_first_and_the_ladder_is_dropped_first() {
     let trimmable = outbox.trimmable(1).await.expect("reads");
     assert_eq!(trimmable, [dropped.key]);
 }
+
+#[tokio::test]
+async fn an_outage_is_worked_off_without_sorting_what_waits_for_each_segment() {
+    let (_folder, outbox) = fresh().await;
+    for query in segments::EACH_TIME {
+        let plan = sqlx::query(sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {query}")));
+        for row in plan.fetch_all(&outbox.pool).await.expect("explains") {
+            let step: String = row.try_get("detail").expect("a word");
+            let walks_all = step.starts_with("SCAN m") && !step.contains(" USING ");
+            assert!(!walks_all && !step.contains("TEMP B-TREE"), "{step}: {query}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_waits_is_counted_along_as_it_would_be_counted_anew() {
+    let (folder, outbox) = fresh().await;
+    let keys = sealed(&outbox, 6).await;
+    let source = outbox.segment(&keys[0]).await.expect("reads").expect("sealed");
+    outbox.seal_rung(&rung(&source, "low")).await.expect("writes");
+    for key in &keys[1..] {
+        outbox.added(key).await.expect("writes");
+    }
+    for key in &keys[2..] {
+        outbox.announced(key, now()).await.expect("writes");
+    }
+    outbox.dropped(&keys[3]).await.expect("writes");
+    outbox.stored_exactly(&keys[4]).await.expect("writes");
+    outbox.stored_exactly(&keys[5]).await.expect("writes");
+    assert!(outbox.readd(&keys[5]).await.expect("writes"));
+    outbox.forget(&keys[4], None).await.expect("writes");
+    let counted =
+        async |outbox: &Outbox| (outbox.backlog().await.expect("reads"), outbox.waiting().await.expect("reads"));
+    let (backlog, waiting) = counted(&outbox).await;
+    assert_eq!((backlog.unannounced, backlog.unstored, backlog.bytes, waiting), (3, 2, 5_000, (4, 2)));
+    assert_eq!(backlog.oldest, Some(source.start));
+    assert_eq!(counted(&Outbox::open(folder.path()).await.expect("opens")).await, (backlog, waiting));
+}
