@@ -3,7 +3,9 @@
 //!
 //! Not here: what the assignment means for ffmpeg (the runner), or where messages come from (`control`).
 
-use std::path::Path;
+use std::{io, path::Path, sync::Arc};
+
+use serde::Serialize;
 
 use super::{
     Args,
@@ -49,7 +51,7 @@ pub enum Error {
     Invalid(#[from] serde_json::Error),
     /// The runner's file could not be written.
     #[error("failed to hand the assignment to the runner")]
-    Write(#[from] std::io::Error),
+    Write(#[from] io::Error),
 }
 
 /// Decides by instance and revision.
@@ -63,51 +65,56 @@ pub fn decide(current: Option<(InstanceUid, u64)>, instance: InstanceUid, revisi
 }
 
 /// Takes an assignment if it is newer than the one in effect.
-pub fn take(context: &Context, envelope: &Envelope<Assignment>) -> Result<Taken, Error> {
-    let revision = envelope.revision;
-    // Taken from two sides (file and queue): decide and write under one lock.
-    let mut outcome = Ok(Taken::Older);
-    context.assignment.send_if_modified(|current| {
-        let known = current.as_ref().map(|applied| (applied.assignment.instance, applied.revision));
-        let taken = decide(known, envelope.data.instance, revision);
+pub async fn take(context: &Arc<Context>, envelope: Envelope<Assignment>) -> Result<Taken, Error> {
+    one_by_one(context, move |context| {
+        let Envelope { revision, data: assignment, .. } = &envelope;
+        let known = context.assignment.borrow().as_ref().map(|known| (known.assignment.instance, known.revision));
+        let taken = decide(known, assignment.instance, *revision);
         if taken != Taken::New {
-            outcome = Ok(taken);
-            return false;
+            return Ok(taken);
         }
-        let path = context.args.assignment.join(spool::ASSIGNMENT_FILE);
-        let written =
-            serde_json::to_vec(envelope).map_err(Error::from).and_then(|text| Ok(files::replace(&path, &text, true)?));
-        match written {
-            Ok(()) => {
-                *current = Some(Applied { revision, assignment: envelope.data.clone() });
-                outcome = Ok(Taken::New);
-                true
-            }
-            Err(error) => {
-                outcome = Err(error);
-                false
-            }
-        }
-    });
-    if matches!(outcome, Ok(Taken::New)) {
-        tracing::info!(revision, activity = ?envelope.data.activity, "assignment applied");
-        context.metrics.assigned(&envelope.data);
+        hand(context, spool::ASSIGNMENT_FILE, &envelope)?;
+        context.assignment.send_replace(Some(Applied { revision: *revision, assignment: assignment.clone() }));
+        tracing::info!(revision, activity = ?assignment.activity, "assignment applied");
+        context.metrics.assigned(assignment);
         for signal in [&context.to_report, &context.to_scan, &context.to_trim, &context.to_add] {
             signal.raise();
         }
-    }
-    outcome
+        Ok(taken)
+    })
+    .await
+}
+
+/// Taken from two sides (file and queue): one decides, writes and says so, then the other.
+///
+/// Traps: a disk may take seconds, and whoever reads the assignment, live for each request, must not wait for it: so beside
+/// all tasks, and not under the lock of the watch. A connection that ends stops nothing of it half-way.
+pub async fn one_by_one(
+    context: &Arc<Context>,
+    take: impl FnOnce(&Context) -> Result<Taken, Error> + Send + 'static,
+) -> Result<Taken, Error> {
+    let context = context.clone();
+    let taking = tokio::task::spawn_blocking(move || {
+        let _turn = context.turn();
+        take(&context)
+    });
+    taking.await.map_err(io::Error::other)?
+}
+
+/// Writes a file for another container of the pod, durably.
+pub fn hand<T: Serialize>(context: &Context, file: &str, envelope: &Envelope<T>) -> Result<(), Error> {
+    Ok(files::replace(&context.args.assignment.join(file), &serde_json::to_vec(envelope)?, true)?)
 }
 
 /// `remove`: the assignment in effect, draining.
-pub fn drain(context: &Context, revision: u64) -> Result<Taken, Error> {
+pub async fn drain(context: &Arc<Context>, revision: u64) -> Result<Taken, Error> {
     let Some(applied) = context.applied() else { return Ok(Taken::Older) };
     let mut assignment = applied.assignment;
     assignment.activity = Activity::Draining;
     let uid = assignment.instance.to_string();
     let mut envelope = Envelope::unordered(uid, "remove", now(), assignment);
     envelope.revision = revision;
-    take(context, &envelope)
+    take(context, envelope).await
 }
 
 /// Hands the mounted assignment to the runner before it is our turn on the spool: the agent of the pod before us may have a
@@ -116,7 +123,7 @@ pub fn hand_over(args: &Args) -> Result<(), Error> {
     let read = |path: &Path| -> Result<Option<Envelope<Assignment>>, Error> {
         match std::fs::read(path) {
             Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error.into()),
         }
     };
@@ -131,20 +138,20 @@ pub fn hand_over(args: &Args) -> Result<(), Error> {
 }
 
 /// Reads the mounted file whenever it may have changed. The first time also what the runner was told before us.
-pub async fn follow_file(context: &Context) {
+pub async fn follow_file(context: &Arc<Context>) {
     let file = &context.args.config;
     let folder = file.parent().unwrap_or(Path::new("/"));
     let mut asked = context.to_look.listen();
-    look(context, &context.args.assignment.join(spool::ASSIGNMENT_FILE));
-    ladder::look(context, &context.args.assignment.join(spool::LADDER_FILE));
+    look(context, &context.args.assignment.join(spool::ASSIGNMENT_FILE)).await;
+    ladder::look(context, &context.args.assignment.join(spool::LADDER_FILE)).await;
     loop {
-        look(context, file);
-        ladder::look(context, &folder.join(spool::LADDER_FILE));
+        look(context, file).await;
+        ladder::look(context, &folder.join(spool::LADDER_FILE)).await;
         tokio::select! { _ = asked.changed() => {}, () = context.finished.cancelled() => return }
     }
 }
 
-fn look(context: &Context, file: &Path) {
+async fn look(context: &Arc<Context>, file: &Path) {
     let text = match std::fs::read(file) {
         Ok(text) => text,
         Err(error) => {
@@ -152,7 +159,10 @@ fn look(context: &Context, file: &Path) {
             return;
         }
     };
-    let taken = serde_json::from_slice(&text).map_err(Error::from).and_then(|envelope| take(context, &envelope));
+    let taken = match serde_json::from_slice(&text) {
+        Ok(envelope) => take(context, envelope).await,
+        Err(error) => Err(error.into()),
+    };
     let problem = match taken {
         Ok(Taken::Foreign) => Some("the assignment is that of another instance".to_owned()),
         Ok(_) => None,
@@ -164,8 +174,44 @@ fn look(context: &Context, file: &Path) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    use tokio::{net::unix::pipe, time::timeout};
+
     use super::*;
-    use crate::domain::id::Role;
+    use crate::{agent::fixture, domain::id::Role};
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn live_is_served_while_an_assignment_waits_for_the_disk() {
+        let deadline = Duration::from_secs(10);
+        let folder = tempfile::tempdir().expect("a folder");
+        let context = fixture::context(folder.path(), Activity::Running, "http://127.0.0.1:1").await;
+        // A disk that takes nothing: the runner's file is written into a pipe that nobody empties.
+        let file = format!(".{}.{}", spool::ASSIGNMENT_FILE, std::process::id());
+        let file = context.args.assignment.join(file);
+        mknodat(CWD, &file, FileType::Fifo, Mode::RWXU, 0).expect("a pipe");
+        let disk = pipe::OpenOptions::new().open_receiver(&file).expect("opens");
+        let applied = context.applied().expect("an assignment");
+        let mut assignment = applied.assignment.clone();
+        assignment.source.url = "x".repeat(1 << 20);
+        let mut envelope = Envelope::unordered(assignment.instance.to_string(), "apply", now(), assignment);
+        envelope.revision = applied.revision + 1;
+        let taking = tokio::spawn({
+            let context = context.clone();
+            async move { take(&context, envelope).await }
+        });
+        timeout(deadline, disk.readable()).await.expect("it is being written").expect("a pipe");
+        let asked = tokio::task::spawn_blocking({
+            let context = context.clone();
+            move || context.applied()
+        });
+        let told = timeout(deadline, asked).await;
+        drop(disk);
+        assert_eq!(told.expect("told at once").expect("told"), Some(applied.clone()));
+        assert!(taking.await.expect("ends").is_err(), "the disk has failed");
+        assert_eq!(context.applied(), Some(applied));
+    }
 
     #[test]
     fn the_highest_revision_wins_whatever_brings_it() {

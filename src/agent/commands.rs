@@ -1,6 +1,8 @@
 //! What an instance is told through its queue. Every command is idempotent; the broker is told that one is done only
 //! after its effect is durable.
 
+use std::sync::Arc;
+
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -40,7 +42,12 @@ pub enum Error {
 ///
 /// A failure on our side (disk, outbox) ends the connection: the message comes again. One that nobody can understand is
 /// acknowledged, or it would come for ever.
-pub async fn handle(context: &Context, broker: &Broker, uid: InstanceUid, delivery: Delivery) -> Result<(), Error> {
+pub async fn handle(
+    context: &Arc<Context>,
+    broker: &Broker,
+    uid: InstanceUid,
+    delivery: Delivery,
+) -> Result<(), Error> {
     match obey(context, broker, uid, &delivery).await {
         Err(Error::Invalid(error)) => tracing::warn!(key = delivery.key, "dropped a message: {error}"),
         other => other?,
@@ -48,7 +55,7 @@ pub async fn handle(context: &Context, broker: &Broker, uid: InstanceUid, delive
     Ok(delivery.ack().await?)
 }
 
-async fn obey(context: &Context, broker: &Broker, uid: InstanceUid, delivery: &Delivery) -> Result<(), Error> {
+async fn obey(context: &Arc<Context>, broker: &Broker, uid: InstanceUid, delivery: &Delivery) -> Result<(), Error> {
     let envelope: Envelope<Value> = serde_json::from_slice(&delivery.body)?;
     // The last word of the routing key says what it is; the envelope repeats it.
     let word = delivery.key.rsplit('.').next().unwrap_or_default();
@@ -62,16 +69,17 @@ async fn obey(context: &Context, broker: &Broker, uid: InstanceUid, delivery: &D
     match command {
         Command::Apply | Command::Start | Command::Stop => {
             let envelope: Envelope<Assignment> = typed(envelope)?;
-            let taken = assignment::take(context, &envelope)?;
-            answer(broker, uid, taken, envelope.revision).await?;
+            let revision = envelope.revision;
+            let taken = assignment::take(context, envelope).await?;
+            answer(broker, uid, taken, revision).await?;
         }
         Command::Remove => {
             let taken = match typed::<Assignment>(envelope.clone()) {
                 Ok(mut whole) => {
                     whole.data.activity = Activity::Draining;
-                    assignment::take(context, &whole)?
+                    assignment::take(context, whole).await?
                 }
-                Err(_) => assignment::drain(context, envelope.revision)?,
+                Err(_) => assignment::drain(context, envelope.revision).await?,
             };
             answer(broker, uid, taken, envelope.revision).await?;
         }
@@ -83,7 +91,7 @@ async fn obey(context: &Context, broker: &Broker, uid: InstanceUid, delivery: &D
 }
 
 async fn obey_for_the_transcoder(
-    context: &Context,
+    context: &Arc<Context>,
     broker: &Broker,
     uid: InstanceUid,
     command: Command,
@@ -92,13 +100,13 @@ async fn obey_for_the_transcoder(
 ) -> Result<(), Error> {
     let revision = envelope.revision;
     let taken = match command {
-        Command::Apply | Command::Start | Command::Stop => ladder::take(context, &typed(envelope)?)?,
+        Command::Apply | Command::Start | Command::Stop => ladder::take(context, typed(envelope)?).await?,
         Command::Remove => match typed::<LadderAssignment>(envelope) {
             Ok(mut whole) => {
                 whole.data.activity = Activity::Draining;
-                ladder::take(context, &whole)?
+                ladder::take(context, whole).await?
             }
-            Err(_) => ladder::drain(context, revision)?,
+            Err(_) => ladder::drain(context, revision).await?,
         },
         Command::Ping => return Ok(pong(broker, uid, delivery).await?),
         // It has no footage of its own: the capture beside it hears these.

@@ -58,6 +58,7 @@ pub struct Context {
     busy: Mutex<Vec<SegmentKey>>,
     unknown: Mutex<Vec<Wanted>>,
     seen: Mutex<Seen>,
+    taking: Mutex<()>,
     /// Held from choosing a segment until it is taken, so that no two uploads choose the same.
     pub picking: tokio::sync::Mutex<()>,
 }
@@ -130,6 +131,7 @@ impl Context {
             busy: Mutex::default(),
             unknown: Mutex::default(),
             seen: Mutex::default(),
+            taking: Mutex::default(),
             picking: tokio::sync::Mutex::new(()),
         }
     }
@@ -167,6 +169,11 @@ impl Context {
     pub fn take(&self, key: &SegmentKey) -> Taken<'_> {
         lock(&self.busy).push(key.clone());
         Taken { context: self, key: key.clone() }
+    }
+
+    /// One assignment is taken at a time. For a thread that may wait.
+    pub fn turn(&self) -> MutexGuard<'_, ()> {
+        lock(&self.taking)
     }
 
     /// Segments that somebody is at.

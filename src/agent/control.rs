@@ -73,7 +73,7 @@ pub async fn run(context: Arc<Context>) {
     }
 }
 
-async fn connection(context: &Context) -> Result<(), Error> {
+async fn connection(context: &Arc<Context>) -> Result<(), Error> {
     let uid = instance(context).await;
     let url = std::fs::read_to_string(context.agent_secret(secret_key::AMQP_URL)).map_err(Error::NoAddress)?;
     let broker = Broker::connect(url.trim(), &format!("agent {uid}")).await?;
@@ -92,7 +92,7 @@ async fn connection(context: &Context) -> Result<(), Error> {
 }
 
 /// The same for the transcoder of the pod, as soon as there is one.
-async fn transcoder(context: &Context, broker: &Broker) -> Result<(), Error> {
+async fn transcoder(context: &Arc<Context>, broker: &Broker) -> Result<(), Error> {
     let mut told = context.ladder.told.subscribe();
     let uid = loop {
         if let Some(applied) = told.borrow_and_update().as_ref() {
@@ -122,7 +122,7 @@ async fn instance(context: &Context) -> InstanceUid {
 }
 
 /// Takes commands from our queue.
-async fn listen(context: &Context, broker: &Broker, uid: InstanceUid) -> Result<(), Error> {
+async fn listen(context: &Arc<Context>, broker: &Broker, uid: InstanceUid) -> Result<(), Error> {
     let queue = instance_queue(uid);
     let mut wait = LEAST_WAIT;
     loop {

@@ -1,16 +1,28 @@
 //! An agent on a folder of its own, for tests.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Args, assignment::Applied, context::Context, live::Live, outbox::Outbox, spool::Spool};
+use super::{
+    Args,
+    assignment::Applied,
+    context::{Context, now},
+    live::Live,
+    outbox::Outbox,
+    spool::{Spool, folder_path},
+};
 use crate::domain::{
     container::Container,
-    control::{Activity, Assignment, Audio, CaptureSource, ObjectRef},
-    id::{InstanceUid, Role, StreamId},
+    control::{Activity, Assignment, Audio, CaptureSource, ObjectRef, VideoInfo},
+    id::{InstanceUid, Role, SessionId, StreamId},
     name::secret_key,
-    spool::AGENT_FOLDER,
+    segment::{GapReason, SOURCE},
+    spool::{AGENT_FOLDER, SESSION_FILE, SessionEnd, SessionFile},
 };
 
 /// With an assignment of revision 3 in effect.
@@ -36,6 +48,24 @@ pub async fn context(folder: &Path, activity: Activity, storage_url: &str) -> Ar
     let context = Context::new(args, outbox, spool, Live::default(), CancellationToken::new());
     context.assignment.send_replace(Some(Applied { revision: 3, assignment: assignment(activity, storage_url) }));
     Arc::new(context)
+}
+
+/// What a runner says of a session; the folder of its segments.
+pub fn session(context: &Context, session: SessionId, has_ended: bool) -> PathBuf {
+    let ended = SessionEnd { at: now(), reason: GapReason::CaptureDied, detail: String::new() };
+    let file = SessionFile {
+        session,
+        revision: 3,
+        started: now(),
+        segment_seconds: 4,
+        video: Some(VideoInfo::default()),
+        hindrances: Vec::new(),
+        ended: has_ended.then_some(ended),
+    };
+    let source = context.spool.path().join(folder_path(session, SOURCE));
+    fs::create_dir_all(&source).expect("a folder");
+    fs::write(source.with_file_name(SESSION_FILE), serde_json::to_vec(&file).expect("JSON")).expect("writes");
+    source
 }
 
 fn assignment(activity: Activity, storage_url: &str) -> Assignment {

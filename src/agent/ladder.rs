@@ -3,22 +3,22 @@
 //!
 //! Absent as long as the Pipeline wants no other renditions. Nothing of the capture waits for anything here.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
 
 use tokio::sync::watch;
 
 use super::{
-    assignment::{self, Taken, decide},
+    assignment::{self, Taken, decide, hand, one_by_one},
     context::{Context, now},
 };
-use crate::{
-    domain::{
-        control::{Activity, Envelope, InstanceReport, Phase, Problem},
-        id::InstanceUid,
-        ladder::LadderAssignment,
-        spool::{self, REPORT_TOUCH_SECONDS, TranscoderReport},
-    },
-    files,
+use crate::domain::{
+    control::{Activity, Envelope, InstanceReport, Phase, Problem},
+    id::InstanceUid,
+    ladder::LadderAssignment,
+    spool::{self, REPORT_TOUCH_SECONDS, TranscoderReport},
 };
 
 /// A transcoder whose report is older is gone.
@@ -66,50 +66,43 @@ impl Ladder {
 }
 
 /// Takes an assignment if it is newer than the one in effect, and hands it to the transcoder.
-pub fn take(context: &Context, envelope: &Envelope<LadderAssignment>) -> Result<Taken, assignment::Error> {
-    let revision = envelope.revision;
-    let mut outcome = Ok(Taken::Older);
-    context.ladder.told.send_if_modified(|current| {
-        let known = current.as_ref().map(|applied| (applied.assignment.instance, applied.revision));
-        let taken = decide(known, envelope.data.instance, revision);
+pub async fn take(context: &Arc<Context>, envelope: Envelope<LadderAssignment>) -> Result<Taken, assignment::Error> {
+    one_by_one(context, move |context| {
+        let Envelope { revision, data: assignment, .. } = &envelope;
+        let current = context.ladder.applied();
+        let known = current.as_ref().map(|known| (known.assignment.instance, known.revision));
+        let taken = decide(known, assignment.instance, *revision);
         if taken != Taken::New {
-            outcome = Ok(taken);
-            return false;
+            return Ok(taken);
         }
-        let path = context.args.assignment.join(spool::LADDER_FILE);
-        let written = serde_json::to_vec(envelope)
-            .map_err(assignment::Error::from)
-            .and_then(|text| Ok(files::replace(&path, &text, true)?));
-        outcome = written.map(|()| {
-            let since = current.as_ref().map_or_else(Instant::now, |known| known.since);
-            *current = Some(AppliedLadder { revision, assignment: envelope.data.clone(), since });
-            Taken::New
-        });
-        outcome.is_ok()
-    });
-    if matches!(outcome, Ok(Taken::New)) {
-        tracing::info!(revision, activity = ?envelope.data.activity, "assignment of the transcoder applied");
+        hand(context, spool::LADDER_FILE, &envelope)?;
+        let since = current.map_or_else(Instant::now, |known| known.since);
+        let applied = AppliedLadder { revision: *revision, assignment: assignment.clone(), since };
+        context.ladder.told.send_replace(Some(applied));
+        tracing::info!(revision, activity = ?assignment.activity, "assignment of the transcoder applied");
         context.to_report.raise();
         context.to_trim.raise();
-    }
-    outcome
+        Ok(taken)
+    })
+    .await
 }
 
 /// `remove` without a whole assignment: the one in effect, draining.
-pub fn drain(context: &Context, revision: u64) -> Result<Taken, assignment::Error> {
+pub async fn drain(context: &Arc<Context>, revision: u64) -> Result<Taken, assignment::Error> {
     let Some(applied) = context.ladder.applied() else { return Ok(Taken::Older) };
     let assignment = LadderAssignment { activity: Activity::Draining, ..applied.assignment };
     let mut envelope = Envelope::unordered(assignment.instance.to_string(), "remove", now(), assignment);
     envelope.revision = revision;
-    take(context, &envelope)
+    take(context, envelope).await
 }
 
 /// Reads an assignment file; one that is not there says nothing.
-pub fn look(context: &Context, file: &std::path::Path) {
+pub async fn look(context: &Arc<Context>, file: &std::path::Path) {
     let Ok(text) = std::fs::read(file) else { return };
-    let taken = serde_json::from_slice(&text)
-        .map_err(assignment::Error::from)
-        .and_then(|envelope: Envelope<LadderAssignment>| take(context, &envelope));
+    let taken = match serde_json::from_slice(&text) {
+        Ok(envelope) => take(context, envelope).await,
+        Err(error) => Err(error.into()),
+    };
     if let Err(error) = taken {
         tracing::warn!("the assignment of the transcoder: {}", crate::telemetry::chain(&error));
     }

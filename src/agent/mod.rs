@@ -166,14 +166,14 @@ async fn finish(context: &Context) {
 
 /// Is everything that was captured sealed, up to this session if there is one?
 async fn is_sealed(context: &Context, upto: Option<SessionId>) -> Result<bool, outbox::Error> {
-    let sessions = context.spool.sessions()?;
-    let Some(last) = sessions.into_iter().rfind(|session| upto.is_none_or(|upto| *session <= upto)) else {
-        return Ok(true);
-    };
-    // A session is closed once the runner has said how it ended and all of it is sealed; the newest is closed last.
-    let row = context.outbox.session(last).await?;
-    let ended = context.spool.session_file(last).is_some_and(|file| file.ended.is_some());
-    Ok(row.map_or(ended, |row| row.closed))
+    for session in context.spool.sessions()?.into_iter().filter(|session| upto.is_none_or(|upto| *session <= upto)) {
+        // Closed: all of it is sealed, and no more will come. Trap: a runner's word that it has ended says nothing of what
+        // is sealed, and one that ended without footage is removed by the sealer.
+        if !context.outbox.session(session).await?.is_some_and(|row| row.closed) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Is everything sealed, up to this session, and announced? `impatient`: the runner has had its time to end ffmpeg.

@@ -3,9 +3,11 @@
 //! Not here: which files, or the numbers they get. Called by the sealer for the source and by `rungs` for the others.
 
 use std::{
-    io::{ErrorKind, Read},
+    collections::HashMap,
+    io::{self, ErrorKind, Read},
+    path::{Path, PathBuf},
     sync::Arc,
-    time::SystemTime,
+    time::{Duration, Instant, SystemTime},
 };
 
 use jiff::Timestamp;
@@ -22,6 +24,9 @@ use crate::domain::{
     segment::{Blob, SegmentKey},
     session::Found,
 };
+
+/// What can't be read for so long is damaged.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the segments of a rendition have in common.
 #[derive(Clone)]
@@ -69,7 +74,7 @@ pub enum Unusable {
     /// For good.
     Damaged(String),
     /// Perhaps not the next time.
-    Failed(std::io::Error),
+    Failed(io::Error),
 }
 
 impl Unusable {
@@ -82,8 +87,8 @@ impl Unusable {
     }
 }
 
-impl From<std::io::Error> for Unusable {
-    fn from(error: std::io::Error) -> Self {
+impl From<io::Error> for Unusable {
+    fn from(error: io::Error) -> Self {
         let links = rustix::io::Errno::LOOP.raw_os_error();
         match error.kind() {
             ErrorKind::NotFound | ErrorKind::InvalidData | ErrorKind::PermissionDenied => {
@@ -102,6 +107,44 @@ impl From<Malformed> for Unusable {
     }
 }
 
+/// Since when what can't be read could not: a disk that stumbles is no reason to give a segment up, and one bad sector is
+/// none to wait for ever with all that comes after it.
+pub struct Failing {
+    since: HashMap<PathBuf, Instant>,
+    patience: Duration,
+}
+
+impl Default for Failing {
+    fn default() -> Self {
+        Self::with_patience(PATIENCE)
+    }
+}
+
+impl Failing {
+    /// Gives up what can't be read for longer.
+    pub fn with_patience(patience: Duration) -> Self {
+        Self { since: HashMap::new(), patience }
+    }
+
+    /// What was read, or why it is damaged; an error as long as the next try may go otherwise.
+    pub fn settle<T>(&mut self, path: &Path, read: Result<T, Unusable>) -> io::Result<Result<T, String>> {
+        match read {
+            Ok(read) => {
+                self.since.remove(path);
+                Ok(Ok(read))
+            }
+            Err(Unusable::Damaged(why)) => Ok(Err(why)),
+            Err(Unusable::Failed(error)) => {
+                let lasted = self.since.entry(path.to_owned()).or_insert_with(Instant::now).elapsed();
+                if lasted < self.patience {
+                    return Err(error);
+                }
+                Ok(Err(format!("it could not be read for {} s: {error}", lasted.as_secs())))
+            }
+        }
+    }
+}
+
 /// Reads, parses and hashes a file, and makes it durable.
 pub async fn read(
     context: &Arc<Context>,
@@ -111,7 +154,7 @@ pub async fn read(
 ) -> Result<Inspected, Unusable> {
     let (context, layout) = (context.clone(), layout.clone());
     let inspecting = tokio::task::spawn_blocking(move || inspect(&context, &key, container, &layout));
-    inspecting.await.map_err(|_| std::io::Error::other("reading a segment was interrupted"))?
+    inspecting.await.map_err(|_| io::Error::other("reading a segment was interrupted"))?
 }
 
 fn inspect(context: &Context, key: &SegmentKey, container: Container, layout: &Layout) -> Result<Inspected, Unusable> {

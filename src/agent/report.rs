@@ -52,13 +52,19 @@ async fn compose(context: &Context) -> Result<InstanceReport, super::outbox::Err
     let ladder_done = ladder::report(context);
     let backlog = context.outbox.backlog().await?;
     let activity = context.applied().map(|applied| (applied.revision, applied.assignment.activity));
-    // Trap: whoever says "drained" is deleted with the volume. No time that has passed makes a copy superfluous: storage,
-    // broker and server may be away for longer.
-    let drained = ladder_done
-        && context.outbox.waiting().await? == (0, 0)
-        && context.outbox.untold_gaps().await? == 0
-        && super::is_sealed(context, None).await?;
+    let is_draining = activity.is_some_and(|(_, activity)| activity == Activity::Draining);
+    let drained = is_draining && ladder_done && nothing_waits(context).await?;
     Ok(merge(runner, context.worst_problem(), activity, backlog, drained, context.seen()))
+}
+
+/// Is all footage stored?
+///
+/// Trap: whoever says "drained" is deleted with the volume. No time that has passed makes a copy superfluous: storage, broker
+/// and server may be away for longer. What is not sealed is asked first: a moment later it may be sealed, and wait.
+async fn nothing_waits(context: &Context) -> Result<bool, super::outbox::Error> {
+    Ok(super::is_sealed(context, None).await?
+        && context.outbox.waiting().await? == (0, 0)
+        && context.outbox.untold_gaps().await? == 0)
 }
 
 /// The runner's word, unless it is silent, stands in the way of ours, or we are draining.
@@ -126,7 +132,7 @@ mod tests {
     use super::*;
     use crate::{
         agent::{fixture, outbox::tests::sealed},
-        domain::{id::SessionId, spool},
+        domain::{container::Container, id::SessionId, spool},
     };
 
     fn problem(reason: &str) -> Problem {
@@ -182,6 +188,28 @@ mod tests {
         assert_eq!(phase().await, Phase::Drained);
         // A session that is not sealed yet.
         std::fs::create_dir(folder.path().join("spool").join(SessionId::new().to_string())).expect("a folder");
+        assert_eq!(phase().await, Phase::Draining);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_drained_while_a_session_that_has_ended_is_not_sealed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let context = fixture::context(folder.path(), Activity::Draining, "http://127.0.0.1:1").await;
+        let spool = context.spool.path();
+        let stopped = RunnerReport { phase: Phase::Paused, ..running() };
+        std::fs::write(spool.join(spool::REPORT_FILE), serde_json::to_vec(&stopped).expect("JSON")).expect("writes");
+        let phase = async || compose(&context).await.expect("reads").phase;
+        assert_eq!(phase().await, Phase::Drained);
+        // The agent was killed before it saw any of it.
+        let source = fixture::session(&context, SessionId::new(), true);
+        std::fs::write(source.join(spool::segment_file(0, Container::MpegTs)), "footage").expect("writes");
+        assert_eq!(phase().await, Phase::Draining);
+        // Nor does it help that a newer one is closed: the clock was set back.
+        let newer = sealed(&context.outbox, 1).await.remove(0);
+        context.outbox.added(&newer).await.expect("writes");
+        context.outbox.stored(&newer).await.expect("writes");
+        context.outbox.close(newer.session, None).await.expect("writes");
+        std::fs::create_dir(spool.join(newer.session.to_string())).expect("a folder");
         assert_eq!(phase().await, Phase::Draining);
     }
 

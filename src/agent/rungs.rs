@@ -7,7 +7,7 @@ use std::{collections::HashMap, io::ErrorKind, sync::Arc};
 
 use super::{
     context::Context,
-    reading::{self, Format, Unusable, blob},
+    reading::{self, Failing, Format, Unusable, blob},
     sealer::Error,
     spool::segment_path,
 };
@@ -29,14 +29,19 @@ type Formats = HashMap<Option<String>, Format>;
 const PASS: usize = 8;
 
 /// Seals finished rungs whose source is sealed, a few in one pass; where more wait it asks for the next one.
-pub async fn seal(context: &Arc<Context>) -> Result<(), Error> {
+pub async fn seal(context: &Arc<Context>, failing: &mut Failing) -> Result<(), Error> {
     let Some(applied) = context.applied() else { return Ok(()) };
     let (mut settled, mut failed) = (0, 0);
     for session in context.spool.sessions()? {
-        let renditions = context.spool.renditions(session)?;
-        if renditions.is_empty() {
-            continue;
-        }
+        let renditions = match context.spool.renditions(session) {
+            Ok(renditions) if renditions.is_empty() => continue,
+            Ok(renditions) => renditions,
+            // The ladder of the others does not wait for it.
+            Err(error) => {
+                tracing::warn!(%session, "the renditions of a session can't be listed: {error}");
+                continue;
+            }
+        };
         let Some(row) = context.outbox.session(session).await? else { continue };
         for rendition in renditions {
             let known = context.outbox.numbers(session, &rendition).await?;
@@ -46,7 +51,7 @@ pub async fn seal(context: &Arc<Context>) -> Result<(), Error> {
                 let key = SegmentKey { stream: applied.assignment.stream, rendition: rendition.clone(), session, seq };
                 let source = SegmentKey { rendition: SOURCE.to_owned(), ..key.clone() };
                 let done = match context.outbox.segment(&source).await? {
-                    Some(source) => rung(context, key, container, &source, &mut formats).await,
+                    Some(source) => rung(context, key, container, &source, &mut formats, failing).await,
                     None if seq >= row.book.next_seq => continue,
                     // The source had to go before its rung came: there are no times for it any more.
                     None => context.spool.remove_segment(&key).map_err(Error::from),
@@ -77,12 +82,13 @@ async fn rung(
     container: Container,
     source: &Segment,
     formats: &mut Formats,
+    failing: &mut Failing,
 ) -> Result<(), Error> {
     let init = context.spool.init_file(&key, container);
-    let segment = match usable(context, &key, container, init.as_deref(), source, formats).await {
+    let read = usable(context, &key, container, init.as_deref(), source, formats).await;
+    let segment = match failing.settle(&segment_path(&key, container), read)? {
         Ok(segment) => segment,
-        Err(Unusable::Failed(error)) => return Err(error.into()),
-        Err(Unusable::Damaged(why)) => {
+        Err(why) => {
             tracing::warn!(session = %key.session, rendition = key.rendition, seq = key.seq, "no usable rung: {why}");
             context.spool.give_up(key.session, &key.rendition, key.seq)?;
             return Ok(context.spool.remove_segment(&key)?);
@@ -204,10 +210,10 @@ mod tests {
         }
         let left = || context.spool.segments(session, "low").expect("lists").len();
         let asked = context.to_scan.listen();
-        seal(&context).await.expect("seals");
+        seal(&context, &mut Failing::default()).await.expect("seals");
         assert_eq!((left(), asked.has_changed().expect("alive")), (4, true));
         let asked = context.to_scan.listen();
-        seal(&context).await.expect("seals");
+        seal(&context, &mut Failing::default()).await.expect("seals");
         assert_eq!((left(), asked.has_changed().expect("alive")), (0, false));
     }
 }

@@ -5,6 +5,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    io,
     sync::Arc,
     time::Instant,
 };
@@ -15,9 +16,9 @@ use super::{
     assignment::Applied,
     context::{Context, Part, Seen, now},
     outbox::{self, SessionRow},
-    reading::{self, Format, Inspected, Unusable, blob},
+    reading::{self, Failing, Format, Inspected, Unusable, blob},
     rungs,
-    spool::segment_path,
+    spool::{folder_path, segment_path},
 };
 use crate::{
     domain::{
@@ -39,7 +40,7 @@ const ANCHORS: usize = 3;
 pub enum Error {
     /// The file system failed.
     #[error("failed to read the spool")]
-    Spool(#[from] std::io::Error),
+    Spool(#[from] io::Error),
     /// The memory failed.
     #[error(transparent)]
     Outbox(#[from] outbox::Error),
@@ -48,14 +49,14 @@ pub enum Error {
 /// Seals what is finished, until the end.
 pub async fn run(context: Arc<Context>) {
     let mut asked = context.to_scan.listen();
-    let mut sealer = Sealer { context: &context, damaged: HashMap::new() };
+    let mut sealer = Sealer::new(&context);
     loop {
         let problem = match sealer.scan().await {
             Ok(()) => None,
             Err(error) => Some(Problem { reason: "SpoolFailed".to_owned(), message: telemetry::chain(&error) }),
         };
         // After the source, whose numbers they take.
-        if let Err(error) = rungs::seal(&context).await {
+        if let Err(error) = rungs::seal(&context, &mut sealer.failing).await {
             tracing::warn!("the renditions wait: {}", telemetry::chain(&error));
         }
         if context.ladder.applied().is_some() {
@@ -75,10 +76,17 @@ struct Sealer<'a> {
     context: &'a Arc<Context>,
     /// Files that were no segments, with the reason, until their gap is told.
     damaged: HashMap<(SessionId, u64), String>,
+    /// What can't be read at the moment.
+    failing: Failing,
 }
 
-impl Sealer<'_> {
-    /// Looks at every session that is not closed, oldest first.
+impl<'a> Sealer<'a> {
+    fn new(context: &'a Arc<Context>) -> Self {
+        Self { context, damaged: HashMap::new(), failing: Failing::default() }
+    }
+
+    /// Looks at every session that is not closed, oldest first. What can't be read now holds up what comes after it, whose
+    /// numbers are higher, until it can be or is given up.
     async fn scan(&mut self) -> Result<(), Error> {
         // Without an assignment nobody knows whose footage this is.
         let Some(applied) = self.context.applied() else { return Ok(()) };
@@ -94,13 +102,22 @@ impl Sealer<'_> {
             let file = spool.session_file(*session);
             let is_late = row.is_none() && stream.last.is_some_and(|(newest, _)| *session < newest);
             if is_late && file.is_none() {
-                tracing::warn!(%session, "removed a session that is no runner's");
-                spool.remove_session(*session)?;
+                self.remove(*session, "a session that is no runner's");
                 continue;
             }
             let is_open = file.as_ref().is_some_and(|file| file.ended.is_none());
             let ended = file.and_then(|file| file.ended);
-            self.session(&applied, *session, row, &mut stream).await?;
+            let listed = spool.segments(*session, SOURCE).map_err(Unusable::from);
+            let segments = match self.failing.settle(&folder_path(*session, SOURCE), listed)? {
+                Ok(segments) => segments,
+                // It holds up nobody, and is perhaps what the camera shows now.
+                Err(why) if sessions.last() == Some(session) => return Err(io::Error::other(why).into()),
+                Err(why) => {
+                    tracing::warn!(%session, "the segments of a session can't be listed: {why}");
+                    Vec::new()
+                }
+            };
+            self.session(&applied, *session, segments, row, &mut stream).await?;
             // Trap: after a clock was set back, the session that is being written need not be the last by name.
             let is_current = is_open && (is_late || stream.last.is_some_and(|(newest, _)| newest == *session));
             let is_newest = is_current || sessions.last() == Some(session);
@@ -110,12 +127,19 @@ impl Sealer<'_> {
                     outbox.close(*session, ended.as_ref()).await?;
                     self.context.to_trim.raise();
                 } else {
-                    tracing::warn!(%session, "a session without a usable segment");
-                    spool.remove_session(*session)?;
+                    self.remove(*session, "a session without a usable segment");
                 }
             }
         }
         Ok(())
+    }
+
+    /// Removes a session without footage. One that stays holds up no other.
+    fn remove(&self, session: SessionId, what: &str) {
+        match self.context.spool.remove_session(session) {
+            Ok(()) => tracing::warn!(%session, "removed {what}"),
+            Err(error) => tracing::warn!(%session, "failed to remove {what}: {error}"),
+        }
     }
 
     /// Seals what is new in a session.
@@ -123,19 +147,19 @@ impl Sealer<'_> {
         &mut self,
         applied: &Applied,
         session: SessionId,
+        mut new: Vec<(u64, Container)>,
         mut row: Option<SessionRow>,
         stream: &mut StreamBook,
     ) -> Result<(), Error> {
         let next = row.as_ref().map_or(0, |row| row.book.next_seq);
-        let mut new = self.context.spool.segments(session, SOURCE)?;
         new.retain(|(seq, _)| *seq >= next);
         let Some((_, container)) = new.first() else { return Ok(()) };
         // A session has one container, that of its first segment: a file of the other is none of its segments.
         let container = row.as_ref().map_or(*container, |row| Container::of_init(row.init.as_ref()));
-        let format = match self.format(session, container, row.as_ref()) {
+        let format = self.format(session, container, row.as_ref());
+        let format = match self.failing.settle(&folder_path(session, SOURCE).join(spool::INIT_FILE), format)? {
             Ok(format) => format,
-            Err(Unusable::Failed(error)) => return Err(error.into()),
-            Err(Unusable::Damaged(why)) => {
+            Err(why) => {
                 for (seq, _) in new {
                     self.damage(session, seq, &why);
                 }
@@ -193,13 +217,14 @@ impl Sealer<'_> {
         if self.damaged.contains_key(&(session, seq)) {
             return Ok(None);
         }
-        match reading::read(self.context, key, container, &format.layout).await {
+        let path = segment_path(&key, container);
+        let read = reading::read(self.context, key, container, &format.layout).await;
+        match self.failing.settle(&path, read)? {
             Ok(inspected) => Ok(Some(inspected)),
-            Err(Unusable::Damaged(why)) => {
+            Err(why) => {
                 self.damage(session, seq, &why);
                 Ok(None)
             }
-            Err(Unusable::Failed(error)) => Err(error.into()),
         }
     }
 
@@ -319,45 +344,82 @@ fn at(us: i64) -> Timestamp {
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, os::unix::net::UnixListener, path::Path, time::Duration};
+
     use super::*;
     use crate::{
-        agent::{fixture, outbox::tests::sealed, spool::folder_path},
-        domain::control::{Activity, VideoInfo},
+        agent::{fixture, outbox::tests::sealed},
+        domain::control::Activity,
     };
+
+    /// A segment that is whole.
+    fn finish(source: &Path, seq: u64) {
+        let bytes = include_bytes!("../domain/mpegts/testdata/h264-aac.ts");
+        fs::write(source.join(spool::segment_file(seq, Container::MpegTs)), bytes).expect("writes");
+    }
+
+    async fn numbers(context: &Context, session: SessionId) -> Vec<u64> {
+        let mut known: Vec<u64> = context.outbox.numbers(session, SOURCE).await.expect("reads").into_iter().collect();
+        known.sort_unstable();
+        known
+    }
 
     #[tokio::test]
     async fn what_is_refused_goes_at_once_and_a_session_without_anything_else_when_it_has_ended() {
         let folder = tempfile::tempdir().expect("a folder");
         let context = fixture::context(folder.path(), Activity::Running, "http://127.0.0.1:1").await;
         let session = SessionId::new();
-        let source = context.spool.path().join(folder_path(session, SOURCE));
-        std::fs::create_dir_all(&source).expect("a folder");
-        let mut file = spool::SessionFile {
-            session,
-            revision: 3,
-            started: now(),
-            segment_seconds: 4,
-            video: Some(VideoInfo::default()),
-            hindrances: Vec::new(),
-            ended: None,
-        };
-        let say = |file: &spool::SessionFile| {
-            let path = context.spool.path().join(session.to_string()).join(spool::SESSION_FILE);
-            std::fs::write(path, serde_json::to_vec(file).expect("JSON")).expect("writes");
-        };
-        say(&file);
-        std::fs::write(source.join(spool::INIT_FILE), "no init section").expect("writes");
-        std::fs::write(source.join(spool::segment_file(0, Container::Fmp4)), "no segment").expect("writes");
+        let source = fixture::session(&context, session, false);
+        fs::write(source.join(spool::INIT_FILE), "no init section").expect("writes");
+        fs::write(source.join(spool::segment_file(0, Container::Fmp4)), "no segment").expect("writes");
         // What is no file stays, and holds nobody up.
-        std::fs::create_dir(source.join(spool::segment_file(1, Container::Fmp4))).expect("a folder");
-        let mut sealer = Sealer { context: &context, damaged: HashMap::new() };
+        fs::create_dir(source.join(spool::segment_file(1, Container::Fmp4))).expect("a folder");
+        let mut sealer = Sealer::new(&context);
         sealer.scan().await.expect("scans");
         assert_eq!(context.spool.segments(session, SOURCE).expect("lists"), [(1, Container::Fmp4)]);
-        let (at, reason) = (now(), GapReason::CaptureDied);
-        file.ended = Some(spool::SessionEnd { at, reason, detail: String::new() });
-        say(&file);
+        fixture::session(&context, session, true);
         sealer.scan().await.expect("scans");
         assert_eq!(context.spool.sessions().expect("lists"), []);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_cannot_be_read_holds_up_the_camera_for_a_while_and_is_a_gap_then() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let context = fixture::context(folder.path(), Activity::Running, "http://127.0.0.1:1").await;
+        let (first, second) = (SessionId::new(), SessionId::new());
+        let source = fixture::session(&context, first, true);
+        for seq in [0, 2] {
+            finish(&source, seq);
+        }
+        // Like a bad sector: opening it fails, and says nothing of what it is.
+        let bad = UnixListener::bind(source.join(spool::segment_file(1, Container::MpegTs))).expect("a socket");
+        finish(&fixture::session(&context, second, false), 0);
+        let mut sealer = Sealer::new(&context);
+        assert!(sealer.scan().await.is_err(), "told as long as it may still be read");
+        assert_eq!(numbers(&context, second).await, Vec::<u64>::new(), "its numbers come after those of the first");
+        sealer.failing = Failing::with_patience(Duration::ZERO);
+        sealer.scan().await.expect("scans");
+        assert_eq!((numbers(&context, first).await, numbers(&context, second).await), (vec![0, 2], vec![0]));
+        let (_, gap) = context.outbox.gaps(1).await.expect("reads").remove(0);
+        assert_eq!((gap.session, gap.seq, gap.reason), (first, Some(1), GapReason::SegmentLost));
+        assert!(gap.detail.contains("could not be read"), "{}", gap.detail);
+        drop(bad);
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_cannot_be_listed_holds_up_the_camera_for_a_while() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let context = fixture::context(folder.path(), Activity::Running, "http://127.0.0.1:1").await;
+        let (first, second) = (SessionId::new(), SessionId::new());
+        let source = fixture::session(&context, first, true);
+        fs::remove_dir(&source).expect("removed");
+        fs::write(&source, "no folder").expect("writes");
+        finish(&fixture::session(&context, second, false), 0);
+        let mut sealer = Sealer::new(&context);
+        assert!(sealer.scan().await.is_err(), "told as long as it may still be listed");
+        sealer.failing = Failing::with_patience(Duration::ZERO);
+        sealer.scan().await.expect("scans");
+        assert_eq!(numbers(&context, second).await, [0]);
     }
 
     #[tokio::test]
@@ -367,21 +429,9 @@ mod tests {
         let early: SessionId = "01800000-0000-7000-8000-000000000000".parse().expect("a session");
         let stray: SessionId = "01800000-0000-7000-8000-000000000001".parse().expect("a session");
         sealed(&context.outbox, 1).await;
-        for session in [early, stray] {
-            std::fs::create_dir_all(context.spool.path().join(session.to_string()).join(SOURCE)).expect("a folder");
-        }
-        let file = spool::SessionFile {
-            session: early,
-            revision: 3,
-            started: now(),
-            segment_seconds: 4,
-            video: Some(VideoInfo::default()),
-            hindrances: Vec::new(),
-            ended: None,
-        };
-        let path = context.spool.path().join(early.to_string()).join(spool::SESSION_FILE);
-        std::fs::write(path, serde_json::to_vec(&file).expect("JSON")).expect("writes");
-        Sealer { context: &context, damaged: HashMap::new() }.scan().await.expect("scans");
+        fixture::session(&context, early, false);
+        fs::create_dir(context.spool.path().join(stray.to_string())).expect("a folder");
+        Sealer::new(&context).scan().await.expect("scans");
         assert_eq!(context.spool.sessions().expect("lists"), [early], "the one without a runner's word goes");
     }
 }

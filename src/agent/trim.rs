@@ -4,11 +4,12 @@
 //! (then the only one until it is pinned), then the oldest footage, each announced as a gap. Capture never waits for any
 //! of it.
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use super::{
     context::{Context, now},
     outbox::{self, State},
+    spool::Spool,
     upload,
 };
 use crate::{
@@ -22,12 +23,14 @@ use crate::{
 
 /// How much longer than the transcoder's own bound the source's copy waits for it, µs.
 const GRACE_US: i64 = 60_000_000;
+/// Copies that cannot be removed are passed over under disk pressure; a disk that removes nothing is asked no more often.
+const MOST_STUCK: u64 = 100;
 
-/// Why trimming ended early; the next round goes on.
+/// Why something stays that should go. The next round tries again.
 #[derive(Debug, thiserror::Error)]
 enum Error {
     #[error("failed to remove a local copy")]
-    Spool(#[from] std::io::Error),
+    Spool(#[from] io::Error),
     #[error(transparent)]
     Outbox(#[from] outbox::Error),
 }
@@ -46,29 +49,58 @@ pub async fn run(context: Arc<Context>) {
     }
 }
 
-async fn round(context: &Context) -> Result<(), Error> {
+async fn round(context: &Arc<Context>) -> Result<(), Error> {
+    let trimmed = trim(context).await;
+    // Whatever stays: the disk must not fill.
+    relieve(context).await?;
+    trimmed
+}
+
+/// Lets go of what is stored. A copy that cannot be removed keeps no other.
+async fn trim(context: &Arc<Context>) -> Result<(), Error> {
     let outbox = &context.outbox;
+    let mut stuck = Ok(());
     loop {
-        let keys = outbox.trimmable(LIVE_SEGMENTS).await?;
         let mut trimmed = 0;
-        for key in keys {
-            if key.rendition == SOURCE && !ladder_is_done(context, &key).await? {
-                continue;
+        for key in outbox.trimmable(LIVE_SEGMENTS).await? {
+            match let_go(context, &key).await {
+                Ok(gone) => trimmed += u32::from(gone),
+                Err(error @ Error::Spool(_)) => stuck = Err(error),
+                Err(error) => return Err(error),
             }
-            // First the file, then the row: a file without a row would be taken for a new segment.
-            context.spool.remove_segment(&key)?;
-            outbox.forget(&key, None).await?;
-            trimmed += 1;
         }
         if trimmed == 0 {
             break;
         }
     }
     for session in outbox.finished_sessions().await? {
-        context.spool.remove_session(session)?;
-        outbox.forget_session(session).await?;
+        match on_disk(context, move |spool| spool.remove_session(session)).await {
+            Ok(()) => outbox.forget_session(session).await?,
+            Err(error) => stuck = Err(error.into()),
+        }
     }
-    relieve(context).await
+    stuck
+}
+
+/// Lets go of a stored segment, unless the ladder still needs it.
+async fn let_go(context: &Arc<Context>, key: &SegmentKey) -> Result<bool, Error> {
+    if key.rendition == SOURCE && !ladder_is_done(context, key).await? {
+        return Ok(false);
+    }
+    // First the file, then the row: a file without a row would be taken for a new segment.
+    let of = key.clone();
+    on_disk(context, move |spool| spool.remove_segment(&of)).await?;
+    context.outbox.forget(key, None).await?;
+    Ok(true)
+}
+
+/// Trap: a disk may take seconds to let go of a file, longer of a folder, and all tasks of the agent are one.
+async fn on_disk(
+    context: &Arc<Context>,
+    work: impl FnOnce(&Spool) -> io::Result<()> + Send + 'static,
+) -> io::Result<()> {
+    let context = context.clone();
+    tokio::task::spawn_blocking(move || work(&context.spool)).await.map_err(io::Error::other)?
 }
 
 /// May the source's copy go, as far as the ladder is concerned? It waits until each rendition is sealed or given up, and
@@ -96,16 +128,24 @@ async fn ladder_is_done(context: &Context, key: &SegmentKey) -> Result<bool, Err
 }
 
 /// Keeps within the bytes we may take.
-async fn relieve(context: &Context) -> Result<(), Error> {
+async fn relieve(context: &Arc<Context>) -> Result<(), Error> {
     let Some(applied) = context.applied() else { return Ok(()) };
     let mut excess = context.outbox.backlog().await?.bytes.saturating_sub(applied.assignment.spool_bytes);
-    while excess > 0 {
-        let Some((segment, state)) = context.outbox.droppable().await? else { return Ok(()) };
+    let (mut stuck, mut failed) = (0, Ok(()));
+    while excess > 0 && stuck < MOST_STUCK {
+        let Some((segment, state)) = context.outbox.droppable(stuck).await? else { break };
         let is_rung = segment.key.rendition != SOURCE;
-        if is_rung {
-            context.spool.give_up(segment.key.session, &segment.key.rendition, segment.key.seq)?;
+        let key = segment.key.clone();
+        let removed = on_disk(context, move |spool| {
+            if is_rung {
+                spool.give_up(key.session, &key.rendition, key.seq)?;
+            }
+            spool.remove_segment(&key)
+        });
+        if let Err(error) = removed.await {
+            (stuck, failed) = (stuck + 1, Err(error.into()));
+            continue;
         }
-        context.spool.remove_segment(&segment.key)?;
         context.live.remove(&segment.key);
         match state {
             State::Stored => context.outbox.forget(&segment.key, None).await?,
@@ -123,5 +163,49 @@ async fn relieve(context: &Context) -> Result<(), Error> {
         }
         excess = excess.saturating_sub(segment.blob.bytes.max(1));
     }
-    Ok(())
+    failed
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::{
+        agent::{
+            fixture,
+            outbox::tests::sealed,
+            spool::{folder_path, segment_path},
+        },
+        domain::{container::Container, control::Activity},
+    };
+
+    #[tokio::test]
+    async fn a_copy_that_cannot_be_removed_keeps_no_other_and_the_disk_does_not_fill() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let context = fixture::context(folder.path(), Activity::Running, "http://127.0.0.1:1").await;
+        let keys = sealed(&context.outbox, 14).await;
+        let file = |seq: usize| context.spool.path().join(segment_path(&keys[seq], Container::Fmp4));
+        fs::create_dir_all(context.spool.path().join(folder_path(keys[0].session, SOURCE))).expect("a folder");
+        for (seq, key) in keys.iter().enumerate() {
+            fs::write(file(seq), "footage").expect("writes");
+            if seq < 4 {
+                context.outbox.added(key).await.expect("writes");
+                context.outbox.stored_exactly(key).await.expect("writes");
+            }
+        }
+        // One of the stored ones, and the oldest of the others.
+        for seq in [0, 4] {
+            fs::remove_file(file(seq)).expect("removed");
+            fs::create_dir(file(seq)).expect("a folder");
+        }
+        context.assignment.send_modify(|applied| {
+            applied.as_mut().expect("an assignment").assignment.spool_bytes = 10_000;
+        });
+        assert!(round(&context).await.is_err(), "what stays is told");
+        let left: Vec<u64> =
+            context.spool.segments(keys[0].session, SOURCE).expect("lists").into_iter().map(|(seq, _)| seq).collect();
+        assert_eq!(left, [0, 4, 6, 7, 8, 9, 10, 11, 12, 13], "stored ones go, then as many as are too much");
+        assert_eq!(context.outbox.backlog().await.expect("reads").bytes, 10_000);
+    }
 }

@@ -245,19 +245,22 @@ async fn put(context: &Context, agent: &StorageAgent, path: &Path, blob: &Blob) 
     }
     let body = reqwest::Body::wrap_stream(ReaderStream::with_capacity(tokio::fs::File::from_std(file), 64 << 10));
     let put = agent.put_file(&path.to_string_lossy(), &digest, body).await;
-    match put {
-        // The other end hashed something else: was it the wire, or is it our file?
-        Err(storage_agent::Error::OtherContent(_) | storage_agent::Error::Refused { .. })
-            if hash(context, path).is_ok_and(|now| now != digest) =>
-        {
-            Err(Error::Damaged("its content was changed".to_owned()))
-        }
-        other => Ok(other?),
+    // The other end hashed something else: was it the wire, or is it our file?
+    if matches!(put, Err(storage_agent::Error::OtherContent(_) | storage_agent::Error::Refused { .. }))
+        && hash(context, path).await.is_ok_and(|now| now != digest)
+    {
+        return Err(Error::Damaged("its content was changed".to_owned()));
     }
+    Ok(put?)
 }
 
-fn hash(context: &Context, path: &Path) -> io::Result<FileDigest> {
-    let (mut file, _, _) = context.spool.file(path)?;
+/// Trap: all tasks of the agent are one, and the file may be large.
+async fn hash(context: &Context, path: &Path) -> io::Result<FileDigest> {
+    let (file, _, _) = context.spool.file(path)?;
+    tokio::task::spawn_blocking(move || digest(file)).await.map_err(io::Error::other)?
+}
+
+fn digest(mut file: std::fs::File) -> io::Result<FileDigest> {
     let mut hasher = FileHasher::default();
     let mut chunk = vec![0; 64 << 10];
     loop {

@@ -15,6 +15,35 @@ use crate::domain::{
     session::announce_again_after_us,
 };
 
+const TO_ADD_NEWEST: &str = "SELECT segment FROM media WHERE state = 0
+    ORDER BY on_disk DESC, rendition <> 'source', playlist_seq DESC LIMIT ?";
+const TO_ADD_OLDEST: &str = "SELECT segment FROM media WHERE state = 0
+    ORDER BY on_disk DESC, rendition <> 'source', playlist_seq LIMIT ?";
+const TO_ANNOUNCE: &str = "SELECT segment FROM media WHERE state = 1
+    ORDER BY rendition <> 'source', playlist_seq LIMIT ?";
+const TO_REPEAT: &str = "SELECT segment FROM media WHERE state = 2 AND again_us <= ?
+    ORDER BY again_us, rendition <> 'source', playlist_seq LIMIT ?";
+const NEXT_REPETITION: &str = "SELECT min(again_us) FROM media WHERE state = 2";
+const TRIMMABLE: &str = "SELECT segment FROM media m WHERE state = 3 AND playlist_seq < coalesce((
+      SELECT min(playlist_seq) FROM (
+        SELECT playlist_seq FROM media WHERE rendition = 'source'
+        ORDER BY playlist_seq DESC LIMIT ?)), 9223372036854775807)
+      AND (rendition = 'source' OR NOT EXISTS (
+        SELECT 1 FROM media s WHERE s.session = m.session AND s.rendition = 'source' AND s.seq = m.seq))
+    ORDER BY playlist_seq LIMIT 1000";
+const DROPPABLE: &str = "SELECT segment, CASE WHEN state = 0 AND announcements > 0 THEN 2 ELSE state END AS reached
+    FROM media WHERE on_disk = 1
+    ORDER BY rendition = 'source', CASE state WHEN 3 THEN 0 WHEN 0 THEN 2 ELSE 1 END, playlist_seq LIMIT 1 OFFSET ?";
+const BACKLOG: &str = "SELECT coalesce(sum(segments) FILTER (WHERE state < 2 AND is_source), 0) AS unannounced,
+      coalesce(sum(segments) FILTER (WHERE state = 2 AND is_source), 0) AS unstored,
+      coalesce(sum(bytes), 0) AS bytes,
+      (SELECT min(start_us) FROM media WHERE state < 3 AND rendition = 'source') AS oldest FROM tally";
+
+/// What is asked with every segment.
+#[cfg(test)]
+pub(super) const EACH_TIME: [&str; 8] =
+    [TO_ADD_NEWEST, TO_ADD_OLDEST, TO_ANNOUNCE, TO_REPEAT, NEXT_REPETITION, TRIMMABLE, DROPPABLE, BACKLOG];
+
 /// How far a segment is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
@@ -43,13 +72,7 @@ impl Outbox {
     /// The sealed segment that waits longest, or the newest one, except for those that somebody is at. The source first;
     /// those without a copy come last: they are only asked for.
     pub async fn to_add(&self, newest: bool, busy: &[SegmentKey]) -> Result<Option<Segment>> {
-        let order = if newest {
-            "SELECT segment FROM media WHERE state = 0
-             ORDER BY on_disk DESC, rendition <> 'source', playlist_seq DESC LIMIT ?"
-        } else {
-            "SELECT segment FROM media WHERE state = 0
-             ORDER BY on_disk DESC, rendition <> 'source', playlist_seq LIMIT ?"
-        };
+        let order = if newest { TO_ADD_NEWEST } else { TO_ADD_OLDEST };
         let rows = sqlx::query(order).bind(number(busy.len() as u64 + 1)).fetch_all(&self.pool).await?;
         for row in rows {
             let segment: Segment = json(&row, "segment")?;
@@ -96,22 +119,18 @@ impl Outbox {
         Ok(())
     }
 
-    /// Segments to announce now: those never announced, and those not stored for too long.
+    /// Segments to announce now: those that were just added, and when there are none, those not stored for too long.
     pub async fn to_announce(&self, now: Timestamp, limit: u32) -> Result<Vec<Segment>> {
-        let rows = sqlx::query(
-            "SELECT segment FROM media WHERE state IN (1, 2) AND again_us <= ?
-             ORDER BY rendition <> 'source', playlist_seq LIMIT ?",
-        )
-        .bind(now.as_microsecond())
-        .bind(limit)
-        .fetch_all(&self.pool)
-        .await?;
+        let mut rows = sqlx::query(TO_ANNOUNCE).bind(limit).fetch_all(&self.pool).await?;
+        if rows.is_empty() {
+            rows = sqlx::query(TO_REPEAT).bind(now.as_microsecond()).bind(limit).fetch_all(&self.pool).await?;
+        }
         rows.iter().map(|row| json(row, "segment")).collect()
     }
 
-    /// When the next announcement is due, µs.
+    /// When the next announcement is due that nothing calls for, µs.
     pub async fn next_announcement_us(&self) -> Result<Option<i64>> {
-        Ok(sqlx::query_scalar("SELECT min(again_us) FROM media WHERE state IN (1, 2)").fetch_one(&self.pool).await?)
+        Ok(sqlx::query_scalar(NEXT_REPETITION).fetch_one(&self.pool).await?)
     }
 
     /// added → announced, or once more.
@@ -243,19 +262,8 @@ impl Outbox {
     /// Stored segments outside the newest `live` of the source, oldest first: their local copies may go. Those of other
     /// renditions only after the source's: a transcoder would make them again.
     pub async fn trimmable(&self, live: usize) -> Result<Vec<SegmentKey>> {
-        self.keys(
-            sqlx::query(
-                "SELECT segment FROM media m WHERE state = 3 AND playlist_seq < coalesce((
-                   SELECT min(playlist_seq) FROM (
-                     SELECT playlist_seq FROM media WHERE rendition = 'source'
-                     ORDER BY playlist_seq DESC LIMIT ?)), 9223372036854775807)
-                   AND (rendition = 'source' OR NOT EXISTS (
-                     SELECT 1 FROM media s WHERE s.session = m.session AND s.rendition = 'source' AND s.seq = m.seq))
-                 ORDER BY playlist_seq LIMIT 1000",
-            )
-            .bind(number(live as u64)),
-        )
-        .await
+        let rows = sqlx::query(TRIMMABLE).bind(number(live as u64)).fetch_all(&self.pool).await?;
+        rows.iter().map(|row| Ok(json::<Segment>(row, "segment")?.key)).collect()
     }
 
     /// Numbers of a rendition that are known.
@@ -270,15 +278,9 @@ impl Outbox {
 
     /// What disk pressure drops next: other renditions than the source, then stored copies, then what IPFS already has,
     /// then the oldest. One that was announced before it was asked for again counts as announced: it may be stored, and the
-    /// recorder must hear whether it is lost.
-    pub async fn droppable(&self) -> Result<Option<(Segment, State)>> {
-        let row = sqlx::query(
-            "SELECT segment, CASE WHEN state = 0 AND announcements > 0 THEN 2 ELSE state END AS reached
-             FROM media WHERE on_disk = 1
-             ORDER BY rendition = 'source', CASE state WHEN 3 THEN 0 WHEN 0 THEN 2 ELSE 1 END, playlist_seq LIMIT 1",
-        )
-        .fetch_optional(&self.pool)
-        .await?;
+    /// recorder must hear whether it is lost. `skip`: so many of the first cannot be removed.
+    pub async fn droppable(&self, skip: u64) -> Result<Option<(Segment, State)>> {
+        let row = sqlx::query(DROPPABLE).bind(number(skip)).fetch_optional(&self.pool).await?;
         row.map(|row| Ok((json(&row, "segment")?, State::of(row.try_get("reached")?)))).transpose()
     }
 
@@ -329,14 +331,7 @@ impl Outbox {
 
     /// What waits of the footage, and the bytes of all renditions. A ladder that is slow is no footage that waits.
     pub async fn backlog(&self) -> Result<Backlog> {
-        let row = sqlx::query(
-            "SELECT count(*) FILTER (WHERE state < 2 AND rendition = 'source') AS unannounced,
-               count(*) FILTER (WHERE state = 2 AND rendition = 'source') AS unstored,
-               coalesce(sum(bytes) FILTER (WHERE on_disk = 1), 0) AS bytes,
-               min(start_us) FILTER (WHERE state < 3 AND rendition = 'source') AS oldest FROM media",
-        )
-        .fetch_one(&self.pool)
-        .await?;
+        let row = sqlx::query(BACKLOG).fetch_one(&self.pool).await?;
         let count = |name: &str| -> Result<u64> { Ok(u64::try_from(row.try_get::<i64, _>(name)?).unwrap_or(0)) };
         let oldest: Option<i64> = row.try_get("oldest")?;
         Ok(Backlog {
@@ -349,10 +344,12 @@ impl Outbox {
 
     /// Segments of all renditions that are not announced, and those that are and not stored: what a pod must wait for.
     pub async fn waiting(&self) -> Result<(u64, u64)> {
-        let (unannounced, unstored): (i64, i64) =
-            sqlx::query_as("SELECT count(*) FILTER (WHERE state < 2), count(*) FILTER (WHERE state = 2) FROM media")
-                .fetch_one(&self.pool)
-                .await?;
+        let (unannounced, unstored): (i64, i64) = sqlx::query_as(
+            "SELECT coalesce(sum(segments) FILTER (WHERE state < 2), 0),
+               coalesce(sum(segments) FILTER (WHERE state = 2), 0) FROM tally",
+        )
+        .fetch_one(&self.pool)
+        .await?;
         Ok((u64::try_from(unannounced).unwrap_or(0), u64::try_from(unstored).unwrap_or(0)))
     }
 
@@ -360,13 +357,5 @@ impl Outbox {
     pub async fn untold_gaps(&self) -> Result<u64> {
         let count: i64 = sqlx::query_scalar("SELECT count(*) FROM gaps").fetch_one(&self.pool).await?;
         Ok(u64::try_from(count).unwrap_or(0))
-    }
-
-    async fn keys(
-        &self,
-        query: sqlx::query::Query<'_, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>,
-    ) -> Result<Vec<SegmentKey>> {
-        let rows = query.fetch_all(&self.pool).await?;
-        rows.iter().map(|row| Ok(json::<Segment>(row, "segment")?.key)).collect()
     }
 }

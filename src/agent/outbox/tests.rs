@@ -121,7 +121,7 @@ async fn disk_pressure_drops_stored_then_added_then_the_oldest() {
     outbox.added(&keys[2]).await.expect("writes");
     sqlx::query("UPDATE media SET state = 3 WHERE seq = 2").execute(&outbox.pool).await.expect("writes");
     let mut order = Vec::new();
-    while let Some((segment, state)) = outbox.droppable().await.expect("reads") {
+    while let Some((segment, state)) = outbox.droppable(0).await.expect("reads") {
         order.push((segment.key.seq, state));
         outbox.dropped(&segment.key).await.expect("writes");
     }
@@ -134,7 +134,7 @@ async fn disk_pressure_drops_stored_then_added_then_the_oldest() {
     outbox.announced(&keys[1], now()).await.expect("writes");
     assert!(outbox.readd(&keys[1]).await.expect("writes"));
     sqlx::query("UPDATE media SET on_disk = 1 WHERE seq = 1").execute(&outbox.pool).await.expect("writes");
-    let (_, state) = outbox.droppable().await.expect("reads").expect("there");
+    let (_, state) = outbox.droppable(0).await.expect("reads").expect("there");
     assert_eq!(state, State::Announced, "asked for again it may still be stored: nobody calls it lost");
     outbox.dropped(&keys[1]).await.expect("writes");
     assert!(outbox.set_aside(&keys[1]).await.expect("writes"));
@@ -235,7 +235,7 @@ async fn the_source_goes_first_and_the_ladder_is_dropped_first() {
         let first = outbox.to_add(newest, &[]).await.expect("reads").expect("waits");
         assert_eq!(first.key.rendition, SOURCE);
     }
-    let (dropped, _) = outbox.droppable().await.expect("reads").expect("there");
+    let (dropped, _) = outbox.droppable(0).await.expect("reads").expect("there");
     assert_eq!(dropped.key.rendition, "low");
     assert_eq!(outbox.numbers(keys[0].session, "low").await.expect("reads").len(), 1);
     // What is stored of the source says nothing of the ladder.
@@ -253,4 +253,42 @@ async fn the_source_goes_first_and_the_ladder_is_dropped_first() {
     outbox.forget(&keys[0], None).await.expect("writes");
     let trimmable = outbox.trimmable(1).await.expect("reads");
     assert_eq!(trimmable, [dropped.key]);
+}
+
+#[tokio::test]
+async fn an_outage_is_worked_off_without_sorting_what_waits_for_each_segment() {
+    let (_folder, outbox) = fresh().await;
+    for query in segments::EACH_TIME {
+        let plan = sqlx::query(sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {query}")));
+        for row in plan.fetch_all(&outbox.pool).await.expect("explains") {
+            let step: String = row.try_get("detail").expect("a word");
+            let walks_all = step.starts_with("SCAN m") && !step.contains(" USING ");
+            assert!(!walks_all && !step.contains("TEMP B-TREE"), "{step}: {query}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_waits_is_counted_along_as_it_would_be_counted_anew() {
+    let (folder, outbox) = fresh().await;
+    let keys = sealed(&outbox, 6).await;
+    let source = outbox.segment(&keys[0]).await.expect("reads").expect("sealed");
+    outbox.seal_rung(&rung(&source, "low")).await.expect("writes");
+    for key in &keys[1..] {
+        outbox.added(key).await.expect("writes");
+    }
+    for key in &keys[2..] {
+        outbox.announced(key, now()).await.expect("writes");
+    }
+    outbox.dropped(&keys[3]).await.expect("writes");
+    outbox.stored_exactly(&keys[4]).await.expect("writes");
+    outbox.stored_exactly(&keys[5]).await.expect("writes");
+    assert!(outbox.readd(&keys[5]).await.expect("writes"));
+    outbox.forget(&keys[4], None).await.expect("writes");
+    let counted =
+        async |outbox: &Outbox| (outbox.backlog().await.expect("reads"), outbox.waiting().await.expect("reads"));
+    let (backlog, waiting) = counted(&outbox).await;
+    assert_eq!((backlog.unannounced, backlog.unstored, backlog.bytes, waiting), (3, 2, 5_000, (4, 2)));
+    assert_eq!(backlog.oldest, Some(source.start));
+    assert_eq!(counted(&Outbox::open(folder.path()).await.expect("opens")).await, (backlog, waiting));
 }
