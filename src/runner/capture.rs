@@ -1,7 +1,7 @@
 //! One capture run: probe (cached), a new session, ffmpeg until it ends or must end.
 //!
-//! Output is watched, not the socket: `-progress` tells the media time written each second, and goes silent when the
-//! camera does. Not here: what comes after a run (the supervisor).
+//! Output is watched, not the socket: `-progress` tells each second what was written, and goes silent when the camera
+//! does. Not here: what comes after a run (the supervisor).
 
 use std::{
     collections::VecDeque,
@@ -35,7 +35,7 @@ use crate::{
     report::Reporter,
 };
 
-/// No new media time for this long = the camera hangs (noticed within 8 s, row B4).
+/// No new picture for this long = the camera hangs (noticed within 8 s, row B4).
 const HUNG: Duration = Duration::from_secs(6);
 /// Until the first picture: 5 s for the socket, 5 s of analysis, a long GOP.
 const FIRST_PICTURE: Duration = Duration::from_secs(20);
@@ -155,8 +155,9 @@ impl<'a> Capture<'a> {
         let (ended, reason, detail) = match stop {
             Stop::Told(reason, detail) => (Ended::Told, reason, detail),
             Stop::Failed(cause) => {
-                if !captured {
-                    // Perhaps it sends something else than it used to: ask again.
+                if !captured && cause != Cause::Hung {
+                    // Perhaps it sends something else than it used to: ask again. One that sends nothing tells nothing, and
+                    // asking would cost seconds when it is back.
                     self.known = None;
                 }
                 let detail = cause.problem(&order.declared()).message;
@@ -262,6 +263,8 @@ struct Watching {
     logged: u32,
     begun: Instant,
     steps: StepWatch,
+    /// Frames of the picture written.
+    frames: u64,
     /// Media time written; none before the first picture.
     media_us: Option<i64>,
     pictures: PictureWatch,
@@ -279,6 +282,7 @@ impl Watching {
             logged: 0,
             begun: Instant::now(),
             steps: StepWatch::default(),
+            frames: 0,
             media_us: None,
             pictures,
         }
@@ -362,8 +366,10 @@ impl Watching {
     }
 
     fn advance(&mut self, progress: Progress, reporter: &Reporter<RunnerReport>) -> Option<Advance> {
-        let media_us = progress.out_time_us.filter(|now| self.media_us.is_none_or(|before| *now > before))?;
-        self.media_us = Some(media_us);
+        // Trap: ffmpeg's time is that of the stream that is ahead: sound moves it on while the picture stands still.
+        let moves = |now: &i64| progress.frames > self.frames && self.media_us.is_none_or(|before| *now > before);
+        let media_us = progress.out_time_us.filter(moves)?;
+        (self.frames, self.media_us) = (progress.frames, Some(media_us));
         reporter.update(|report| {
             report.phase = Phase::Running;
             report.session = Some(self.session);
