@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Args,
     picture::PictureWatch,
-    probe,
+    probe, room,
     session::{Hindered, Session},
     told::{Order, Told, Wanted},
 };
@@ -109,6 +109,12 @@ impl<'a> Capture<'a> {
             }
         });
         let (reporter, asked) = (self.reporter, Instant::now());
+        if !room::is_left(&self.args.spool) {
+            let problem = Cause::DiskFull.problem(&order.declared());
+            self.hindered.by(asked, GapReason::SpoolFull, &problem.message);
+            self.fail(problem);
+            return Ended::Failed { refused_login: false, captured: false };
+        }
         let remembered = self.remembers(order);
         let probe = tokio::select! {
             probe = self.probe(order) => probe,
@@ -130,18 +136,22 @@ impl<'a> Capture<'a> {
         let (mut child, session) = match begun {
             Ok(begun) => begun,
             Err(error) => {
-                let message = format!("failed to start ffmpeg on the spool: {error}");
                 let full = matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
-                let gap = if full { GapReason::SpoolFull } else { GapReason::CaptureDied };
-                self.hindered.by(asked, gap, &message);
-                self.fail(Problem { reason: "CaptureFailed".to_owned(), message });
+                let (gap, problem) = if full {
+                    (GapReason::SpoolFull, Cause::DiskFull.problem(&order.declared()))
+                } else {
+                    let message = format!("failed to start ffmpeg on the spool: {error}");
+                    (GapReason::CaptureDied, Problem { reason: "CaptureFailed".to_owned(), message })
+                };
+                self.hindered.by(asked, gap, &problem.message);
+                self.fail(problem);
                 return Ended::Failed { refused_login: false, captured: false };
             }
         };
         tracing::info!(session = %session.id(), video = %probe.info, "capturing {}", order.address);
         let pictures = PictureWatch::new(order.container, session.rendition(), probe.clone(), remembered, self.changed);
         let mut watching = Watching::new(&mut child, session.id(), probe, pictures);
-        let stop = watching.until_stop(order, told, self.reporter, &mut child, shutdown).await;
+        let stop = watching.until_stop(self.args, order, told, self.reporter, &mut child, shutdown).await;
         if let Stop::Failed(cause) = &stop {
             // At once: an ffmpeg that is blocked in a read ends seconds later.
             self.fail(cause.problem(&order.declared()));
@@ -291,6 +301,7 @@ impl Watching {
     /// Watches until ffmpeg has ended or must be stopped.
     async fn until_stop(
         &mut self,
+        args: &Args,
         order: &Order,
         told: &mut watch::Receiver<Told>,
         reporter: &Reporter<RunnerReport>,
@@ -309,6 +320,9 @@ impl Watching {
                 },
                 line = self.stdout.next(), if out => match line {
                     Some(line) => if let Some(progress) = self.progress.line(&line) {
+                        if !room::is_left(&args.spool) {
+                            return Stop::Failed(Cause::DiskFull);
+                        }
                         match self.advance(progress, reporter) {
                             Some(Advance::Moved) => deadline = tokio::time::Instant::now() + HUNG,
                             Some(Advance::Jumped) => return Stop::Failed(Cause::ClockStep),
