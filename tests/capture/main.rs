@@ -10,6 +10,7 @@ mod camera;
 mod capture_pod;
 mod containers;
 mod ladder;
+mod losses;
 mod operator;
 mod picture;
 mod runner;
