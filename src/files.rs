@@ -72,6 +72,14 @@ pub fn replace(path: &Path, content: &[u8], durable: bool) -> io::Result<()> {
     if durable { sync_folder(folder) } else { Ok(()) }
 }
 
+/// Writes over a small file where it stands, for want of room for another. What was longer is filled up with spaces.
+pub fn write_over(path: &Path, mut content: Vec<u8>) -> io::Result<()> {
+    let mut file = File::options().write(true).open(path)?;
+    let length = usize::try_from(file.metadata()?.len()).unwrap_or(0);
+    content.resize(content.len().max(length), b' ');
+    file.write_all(&content)
+}
+
 /// Makes the names in a folder survive a power cut.
 pub fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
@@ -164,6 +172,17 @@ mod tests {
         replace(&path, b"two", false).expect("writes");
         assert_eq!(fs::read(&path).expect("reads"), b"two");
         assert_eq!(fs::read_dir(folder.path()).expect("lists").count(), 1);
+    }
+
+    #[test]
+    fn a_file_that_is_written_over_shows_nothing_of_what_was_there() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("a.json");
+        fs::write(&path, b"1234").expect("writes");
+        for (content, want) in [("56", "56  "), ("123456", "123456")] {
+            write_over(&path, content.into()).expect("writes");
+            assert_eq!(fs::read_to_string(&path).expect("reads"), want);
+        }
     }
 
     #[tokio::test]

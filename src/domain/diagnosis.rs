@@ -74,6 +74,13 @@ impl Cause {
         if has(&["Connection timed out", "Operation timed out", "No route to host", "unreachable", "Host is down"]) {
             return Self::NoAnswer;
         }
+        // It looked for a picture for seconds, and nothing that came was worth a complaint.
+        if lines
+            .first()
+            .is_some_and(|line| line.contains("Could not find codec parameters") && line.contains("(Video:"))
+        {
+            return Self::Hung;
+        }
         if has(&["Connection reset by peer", "Could not find codec"]) {
             return Self::Garbage;
         }
@@ -163,7 +170,7 @@ impl Cause {
             }
             Self::Garbage => format!("{url} answers with something that is no RTSP video: check address and path"),
             Self::Hung => format!(
-                "{url} takes the connection but sends nothing: reconnecting; restart the camera if this stays, or check \
+                "{url} takes the connection but sends no picture: reconnecting; restart the camera if this stays, or check \
                  the port if it never worked"
             ),
             Self::Closed => "the camera ended the stream: reconnecting".to_owned(),
@@ -247,7 +254,13 @@ mod tests {
         let of = |line: &str| Cause::of(&[line.to_owned()], SOCKET_TIMEOUT);
         assert_eq!(of("[error] rtsp://h/x: Invalid data found when processing input"), Cause::Hung);
         // Looking for pictures in what it sends takes as long.
-        assert_eq!(of("[rtsp @ 0x5] [warning] Could not find codec parameters for stream 0"), Cause::Garbage);
+        let (junk, none) = (
+            "[rtsp @ 0x5] [error] Undefined type (31)".to_owned(),
+            "[rtsp @ 0x5] [warning] Could not find codec parameters for stream 0 (Video: h264, none): unspecified size"
+                .to_owned(),
+        );
+        assert_eq!(Cause::of(&[junk, none.clone()], SOCKET_TIMEOUT), Cause::Garbage);
+        assert_eq!(Cause::of(&[none], SOCKET_TIMEOUT), Cause::Hung);
     }
 
     #[test]

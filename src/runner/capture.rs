@@ -1,7 +1,7 @@
 //! One capture run: probe (cached), a new session, ffmpeg until it ends or must end.
 //!
-//! Output is watched, not the socket: `-progress` tells the media time written each second, and goes silent when the
-//! camera does. Not here: what comes after a run (the supervisor).
+//! Output is watched, not the socket: `-progress` tells each second what was written, and goes silent when the camera
+//! does. Not here: what comes after a run (the supervisor).
 
 use std::{
     collections::VecDeque,
@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Args,
     picture::PictureWatch,
-    probe,
+    probe, room,
     session::{Hindered, Session},
     told::{Order, Told, Wanted},
 };
@@ -35,7 +35,7 @@ use crate::{
     report::Reporter,
 };
 
-/// No new media time for this long = the camera hangs (noticed within 8 s, row B4).
+/// No new picture for this long = the camera hangs (noticed within 8 s, row B4).
 const HUNG: Duration = Duration::from_secs(6);
 /// Until the first picture: 5 s for the socket, 5 s of analysis, a long GOP.
 const FIRST_PICTURE: Duration = Duration::from_secs(20);
@@ -109,6 +109,12 @@ impl<'a> Capture<'a> {
             }
         });
         let (reporter, asked) = (self.reporter, Instant::now());
+        if !room::is_left(&self.args.spool) {
+            let problem = Cause::DiskFull.problem(&order.declared());
+            self.hindered.by(asked, GapReason::SpoolFull, &problem.message);
+            self.fail(problem);
+            return Ended::Failed { refused_login: false, captured: false };
+        }
         let remembered = self.remembers(order);
         let probe = tokio::select! {
             probe = self.probe(order) => probe,
@@ -130,18 +136,22 @@ impl<'a> Capture<'a> {
         let (mut child, session) = match begun {
             Ok(begun) => begun,
             Err(error) => {
-                let message = format!("failed to start ffmpeg on the spool: {error}");
                 let full = matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
-                let gap = if full { GapReason::SpoolFull } else { GapReason::CaptureDied };
-                self.hindered.by(asked, gap, &message);
-                self.fail(Problem { reason: "CaptureFailed".to_owned(), message });
+                let (gap, problem) = if full {
+                    (GapReason::SpoolFull, Cause::DiskFull.problem(&order.declared()))
+                } else {
+                    let message = format!("failed to start ffmpeg on the spool: {error}");
+                    (GapReason::CaptureDied, Problem { reason: "CaptureFailed".to_owned(), message })
+                };
+                self.hindered.by(asked, gap, &problem.message);
+                self.fail(problem);
                 return Ended::Failed { refused_login: false, captured: false };
             }
         };
         tracing::info!(session = %session.id(), video = %probe.info, "capturing {}", order.address);
         let pictures = PictureWatch::new(order.container, session.rendition(), probe.clone(), remembered, self.changed);
         let mut watching = Watching::new(&mut child, session.id(), probe, pictures);
-        let stop = watching.until_stop(order, told, self.reporter, &mut child, shutdown).await;
+        let stop = watching.until_stop(self.args, order, told, self.reporter, &mut child, shutdown).await;
         if let Stop::Failed(cause) = &stop {
             // At once: an ffmpeg that is blocked in a read ends seconds later.
             self.fail(cause.problem(&order.declared()));
@@ -155,8 +165,9 @@ impl<'a> Capture<'a> {
         let (ended, reason, detail) = match stop {
             Stop::Told(reason, detail) => (Ended::Told, reason, detail),
             Stop::Failed(cause) => {
-                if !captured {
-                    // Perhaps it sends something else than it used to: ask again.
+                if !captured && cause != Cause::Hung {
+                    // Perhaps it sends something else than it used to: ask again. One that sends nothing tells nothing, and
+                    // asking would cost seconds when it is back.
                     self.known = None;
                 }
                 let detail = cause.problem(&order.declared()).message;
@@ -262,6 +273,8 @@ struct Watching {
     logged: u32,
     begun: Instant,
     steps: StepWatch,
+    /// Frames of the picture written.
+    frames: u64,
     /// Media time written; none before the first picture.
     media_us: Option<i64>,
     pictures: PictureWatch,
@@ -279,6 +292,7 @@ impl Watching {
             logged: 0,
             begun: Instant::now(),
             steps: StepWatch::default(),
+            frames: 0,
             media_us: None,
             pictures,
         }
@@ -287,6 +301,7 @@ impl Watching {
     /// Watches until ffmpeg has ended or must be stopped.
     async fn until_stop(
         &mut self,
+        args: &Args,
         order: &Order,
         told: &mut watch::Receiver<Told>,
         reporter: &Reporter<RunnerReport>,
@@ -305,6 +320,9 @@ impl Watching {
                 },
                 line = self.stdout.next(), if out => match line {
                     Some(line) => if let Some(progress) = self.progress.line(&line) {
+                        if !room::is_left(&args.spool) {
+                            return Stop::Failed(Cause::DiskFull);
+                        }
                         match self.advance(progress, reporter) {
                             Some(Advance::Moved) => deadline = tokio::time::Instant::now() + HUNG,
                             Some(Advance::Jumped) => return Stop::Failed(Cause::ClockStep),
@@ -362,8 +380,10 @@ impl Watching {
     }
 
     fn advance(&mut self, progress: Progress, reporter: &Reporter<RunnerReport>) -> Option<Advance> {
-        let media_us = progress.out_time_us.filter(|now| self.media_us.is_none_or(|before| *now > before))?;
-        self.media_us = Some(media_us);
+        // Trap: ffmpeg's time is that of the stream that is ahead: sound moves it on while the picture stands still.
+        let moves = |now: &i64| progress.frames > self.frames && self.media_us.is_none_or(|before| *now > before);
+        let media_us = progress.out_time_us.filter(moves)?;
+        (self.frames, self.media_us) = (progress.frames, Some(media_us));
         reporter.update(|report| {
             report.phase = Phase::Running;
             report.session = Some(self.session);

@@ -7,6 +7,7 @@ mod backoff;
 mod capture;
 mod picture;
 mod probe;
+mod room;
 mod session;
 mod told;
 

@@ -70,7 +70,9 @@ async fn ask(ffprobe: &Path, order: &Order) -> Result<Probe, Failed> {
     let (answer, lines) = tokio::join!(reading, listening);
     match child.wait().await {
         Ok(status) if status.success() => {
-            capture::parse_probe(&answer).map_err(|why| unusable(why.reason(), why.to_string()))
+            let probe = capture::parse_probe(&answer).map_err(|why| unusable(why.reason(), why.to_string()))?;
+            // Trap: announced is not sent. What ffprobe learns without a picture has no size.
+            if probe.info.width == 0 { Err(failed(&Cause::Hung, order)) } else { Ok(probe) }
         }
         _ => Err(failed(&Cause::of(&lines, begun.elapsed()), order)),
     }

@@ -1,32 +1,22 @@
 //! The agent beside a real runner: uploads, announcements, live, and what becomes of them when its neighbours are away
 //! (rows V2, V9, B4, B5, C3).
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs,
-    time::Duration,
-};
+use std::{collections::BTreeSet, fs, time::Duration};
 
-use dsn::{
-    clients::broker::{self, Broker, Publish},
-    domain::{
-        cid,
-        control::{
-            Activity, CONTROL_EXCHANGE, Command as Op, Envelope, InstanceReport, Phase, Readd, Stored, Wanted,
-            instance_key,
-        },
-        segment::{Gap, GapReason, Segment, SegmentKey},
-    },
+use dsn::domain::{
+    cid,
+    control::{Activity, Command as Op, Phase, Readd, Stored, Wanted},
+    segment::{GapReason, SegmentKey},
 };
-use futures::StreamExt;
 use jiff::Timestamp;
 use rustix::process::Signal;
 
 use crate::{
-    agent_container::{Agent, LIVE_TOKEN, START, log, mount_config, operators_end, pod_of},
+    agent_container::{Agent, LIVE_TOKEN, START, eventually_async, log, mount_config, pod_of},
     broker::{Cable, RabbitMq},
     camera::{Camera, Clip, free_port},
-    capture_pod::{CapturePod, signal},
+    capture_pod::signal,
+    operator::Operator,
     storage::{self, UPLOAD_TOKEN},
     wait::eventually,
 };
@@ -141,26 +131,6 @@ async fn b4_a_gap_is_put_down_to_what_hindered_the_camera_and_not_to_the_edit_be
     agent.await_live(&pod, "a session after it", |live| live.segments.iter().any(|s| s.key.session > session)).await;
     let gaps = async |reason: &str| agent.metric(&format!("dsn_agent_gaps_total{{reason=\"{reason}\"}}")).await;
     assert_eq!((gaps("CameraHung").await, gaps("Reconfigured").await), (1.0, 0.0), "{}", log(&pod));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn v9_a_full_spool_drops_the_oldest_footage_and_says_so() {
-    let camera = Camera::start(Clip::H264WithSound);
-    let mut pod = pod_of(&camera, free_port());
-    mount_config(&mut pod, |assignment| assignment.spool_bytes = 250_000);
-    pod.start_runner();
-    let agent = Agent::start(&pod);
-    eventually_async(
-        "something is dropped",
-        || log(&pod),
-        async || agent.metric("dsn_agent_gaps_total{reason=\"SpoolFull\"}").await >= 2.0,
-    )
-    .await;
-    let bytes = agent.metric("dsn_agent_spool_bytes").await;
-    assert!(bytes < 500_000.0, "{bytes} bytes");
-    let window = agent.await_live(&pod, "live goes on", |window| window.segments.len() >= 2).await;
-    assert!(window.segments[0].key.seq >= 2, "the oldest went first");
-    assert_eq!(pod.report().phase, Phase::Running, "capture does not care");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -295,112 +265,4 @@ fn dsn_sha256(bytes: &[u8]) -> String {
     let mut hasher = cid::FileHasher::default();
     hasher.update(bytes);
     hasher.finish().sha256
-}
-
-async fn eventually_async(what: &str, context: impl Fn() -> String, look: impl AsyncFn() -> bool) {
-    for _ in 0..START.as_millis() / 100 {
-        if look().await {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    panic!("{what}: {}", context());
-}
-
-/// The other end of the broker: declares what the operator declares, hears everything, tells the instance.
-struct Operator {
-    broker: Broker,
-    deliveries: futures::stream::BoxStream<'static, Result<broker::Delivery, broker::Error>>,
-    uid: dsn::domain::id::InstanceUid,
-    heard: Heard,
-}
-
-#[derive(Default)]
-struct Heard {
-    words: BTreeSet<String>,
-    segments: BTreeMap<(dsn::domain::id::SessionId, u64), Segment>,
-    gaps: Vec<Gap>,
-    report: Option<InstanceReport>,
-    pong: Option<String>,
-    acked: u64,
-}
-
-impl Operator {
-    async fn start(rabbit: &RabbitMq, pod: &CapturePod) -> Self {
-        let uid = pod.assignment.instance;
-        let (broker, deliveries) = operators_end(rabbit, &[uid]).await;
-        Self { broker, deliveries, uid, heard: Heard::default() }
-    }
-
-    async fn tell<T: serde::Serialize>(&self, op: Op, revision: u64, data: &T) {
-        self.tell_raw(op, revision, data, None).await;
-    }
-
-    async fn tell_raw<T: serde::Serialize>(&self, op: Op, revision: u64, data: &T, correlation: Option<&str>) {
-        let mut envelope = Envelope::unordered(self.uid.to_string(), op.as_str(), Timestamp::now(), data);
-        envelope.revision = revision;
-        let how = Publish { correlation_id: correlation.map(str::to_owned), ..Publish::mandatory() };
-        self.broker.publish(CONTROL_EXCHANGE, &instance_key(self.uid, op), &envelope, how).await.expect("told");
-    }
-
-    /// Listens until something has been heard.
-    async fn until(&mut self, pod: &CapturePod, what: &str, wanted: impl Fn(&Heard) -> bool) {
-        let deadline = tokio::time::Instant::now() + START;
-        while !wanted(&self.heard) {
-            match tokio::time::timeout_at(deadline, self.deliveries.next()).await {
-                Ok(Some(delivery)) => {
-                    let delivery = delivery.expect("a delivery");
-                    self.hear(&delivery);
-                    delivery.ack().await.expect("acknowledged");
-                }
-                Ok(None) => panic!("{what}: the queue is gone"),
-                Err(elapsed) => panic!(
-                    "{what}: not heard ({elapsed}); words {:?}\n{}\n{}",
-                    self.heard.words,
-                    pod.context(),
-                    log(pod)
-                ),
-            }
-        }
-    }
-
-    fn hear(&mut self, delivery: &broker::Delivery) {
-        let envelope: Envelope<serde_json::Value> = serde_json::from_slice(&delivery.body).expect("an envelope");
-        assert_eq!(delivery.key, format!("evt.{}.{}", self.uid, envelope.op));
-        self.heard.words.insert(envelope.op.clone());
-        match envelope.op.as_str() {
-            "segment" => {
-                let segment: Segment = serde_json::from_value(envelope.data).expect("a segment");
-                let key = (segment.key.session, segment.key.seq);
-                if let Some(before) = self.heard.segments.insert(key, segment.clone()) {
-                    assert_eq!(before, segment, "published numbers and times never change");
-                }
-            }
-            "gap" => self.heard.gaps.push(serde_json::from_value(envelope.data).expect("a gap")),
-            "state" | "heartbeat" => {
-                self.heard.report = Some(serde_json::from_value(envelope.data).expect("a report"));
-            }
-            "pong" => self.heard.pong.clone_from(&delivery.correlation_id),
-            "ack" => self.heard.acked = envelope.data["revision"].as_u64().expect("a revision"),
-            _ => {}
-        }
-    }
-
-    /// Every segment once, gapless within its session, numbered through, a break counted at each new session.
-    fn assert_one_story(&self, pod: &CapturePod) {
-        let segments: Vec<&Segment> = self.heard.segments.values().collect();
-        for pair in segments.windows(2) {
-            let (before, after) = (pair[0], pair[1]);
-            assert_eq!(before.playlist_seq + 1, after.playlist_seq, "{before:?} {after:?}\n{}", log(pod));
-            assert!(after.media_us <= u64::from(after.target_seconds) * 1_000_000, "{after:?}");
-            if before.key.session == after.key.session {
-                assert_eq!((before.key.seq + 1, before.end), (after.key.seq, after.start), "{before:?} {after:?}");
-                assert_eq!(before.discontinuity_seq, after.discontinuity_seq);
-            } else {
-                assert_eq!((after.key.seq, before.discontinuity_seq + 1), (0, after.discontinuity_seq));
-                let gap = self.heard.gaps.iter().find(|gap| gap.session == after.key.session).expect("a gap is told");
-                assert_eq!((gap.from, gap.to), (before.end, after.start));
-            }
-        }
-    }
 }

@@ -131,6 +131,17 @@ pub fn log(pod: &CapturePod) -> String {
     format!("agent's log, newest first:\n{}", tail.join("\n"))
 }
 
+/// Looks until it is so.
+pub async fn eventually_async(what: &str, context: impl Fn() -> String, look: impl AsyncFn() -> bool) {
+    for _ in 0..START.as_millis() / 100 {
+        if look().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("{what}: {}", context());
+}
+
 /// What the kubelet mounts.
 pub fn mount_config(pod: &mut CapturePod, change: impl FnOnce(&mut dsn::domain::control::Assignment)) {
     let text = serde_json::to_vec(&pod.envelope(change)).expect("JSON");
@@ -139,7 +150,11 @@ pub fn mount_config(pod: &mut CapturePod, change: impl FnOnce(&mut dsn::domain::
 
 /// A pod in which the agent writes the assignment.
 pub fn pod_of(camera: &Camera, storage_port: u16) -> CapturePod {
-    let mut pod = CapturePod::new(&camera.url());
+    with_agent(CapturePod::new(&camera.url()), storage_port)
+}
+
+/// The same of a given pod.
+pub fn with_agent(mut pod: CapturePod, storage_port: u16) -> CapturePod {
     fs::remove_file(pod.path("assignment/assignment.json")).expect("removed");
     mount_config(&mut pod, |assignment| assignment.storage_url = format!("http://127.0.0.1:{storage_port}"));
     pod

@@ -35,6 +35,8 @@ pub enum Clip {
     ChangesSize,
     /// The same in H.265.
     ChangesSizeH265,
+    /// As [`Clip::H264WithSound`], but after [`PICTURE`] the picture stands still, and goes on after [`SOUND`].
+    PictureFreezes,
     /// H.264, 1280×720 at 25 fps, a keyframe each second, 4 Mbit/s.
     FourMegabit,
 }
@@ -46,6 +48,11 @@ impl Clip {
         folder.join(format!("{name}.ts"))
     }
 }
+
+/// How long the picture of [`Clip::PictureFreezes`] moves, and how long the clip is.
+pub const PICTURE: Duration = Duration::from_secs(16);
+/// See [`PICTURE`].
+pub const SOUND: Duration = Duration::from_secs(40);
 
 pub struct Camera {
     server: Child,
@@ -60,9 +67,14 @@ impl Camera {
 
     /// The same camera, set up otherwise.
     pub fn restart(mut self, clip: Clip) -> Self {
+        self.switch_off();
+        Self::start_at(self.port, clip)
+    }
+
+    /// Nobody listens at its port any more.
+    pub fn switch_off(&mut self) {
         let _ = self.server.kill();
         let _ = self.server.wait();
-        Self::start_at(self.port, clip)
     }
 
     fn start_at(port: u16, clip: Clip) -> Self {
@@ -86,7 +98,16 @@ impl Camera {
     }
 
     pub fn url(&self) -> String {
-        format!("rtsp://127.0.0.1:{}/{}", self.port, self.name)
+        self.url_at(self.port)
+    }
+
+    /// The same by way of another port.
+    pub fn url_at(&self, port: u16) -> String {
+        format!("rtsp://127.0.0.1:{port}/{}", self.name)
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// The sockets stay open, nothing comes.
@@ -106,8 +127,7 @@ impl Camera {
 
 impl Drop for Camera {
     fn drop(&mut self) {
-        let _ = self.server.kill();
-        let _ = self.server.wait();
+        self.switch_off();
     }
 }
 
@@ -161,23 +181,31 @@ fn clip_file(clip: Clip) -> (PathBuf, &'static str) {
     };
     let name = match clip {
         Clip::H264WithSound => {
-            // 32 kHz: a whole number of AAC frames fills the clip. Raw, so that the loop has no silent first frame.
-            let sound = made("capture-sound.aac", |file| {
-                let tone = ["-f", "lavfi", "-i", "sine=frequency=440:sample_rate=32000", "-t", "17", "-c:a", "aac"];
-                let file = file.to_string_lossy();
-                run(
-                    "ffmpeg",
-                    &[&["-nostdin", "-v", "error", "-y"], &tone[..], &["-f", "adts", &file]].concat(),
-                    folder,
-                );
-            });
+            let sound = sound(17);
             made("capture-h264.ts", |file| {
-                let sound = sound.to_string_lossy();
                 let sound = ["-i", &sound, "-map", "0:v", "-map", "1:a", "-c:a", "copy", "-frames:a", "500"];
                 let options = ["-preset", "ultrafast", "-bf", "0", "-g", "10", "-sc_threshold", "0"];
                 encode(file, &sound, &[&["-c:v", "libx264"], &options[..]].concat());
             });
             "capture-h264"
+        }
+        Clip::PictureFreezes => {
+            let (moves, whole) = (PICTURE.as_secs(), SOUND.as_secs());
+            let sound = sound(whole + 1);
+            made("capture-freezes.ts", |file| {
+                // The last frame makes both tracks equally long.
+                let frames = format!("select=lt(n\\,{})+eq(n\\,{})", moves * 10, whole * 10 - 1);
+                let picture = format!("testsrc2=size=320x180:rate=10:duration={whole}");
+                let source = ["-nostdin", "-v", "error", "-y", "-f", "lavfi", "-i", &picture, "-i", &sound];
+                let sound = (whole * 125 / 4).to_string();
+                let sound = ["-map", "0:v", "-map", "1:a", "-c:a", "copy", "-frames:a", &sound];
+                let picture = ["-vf", &frames, "-fps_mode", "passthrough", "-max_interleave_delta", "0"];
+                let gop = ["-c:v", "libx264", "-preset", "ultrafast", "-bf", "0", "-g", "10", "-sc_threshold", "0"];
+                let file = file.to_string_lossy();
+                let form = ["-pix_fmt", "yuv420p", "-f", "mpegts", &file];
+                run("ffmpeg", &[&source[..], &sound, &picture, &gop, &form].concat(), folder);
+            });
+            "capture-freezes"
         }
         Clip::FourMegabit => {
             made("capture-4m.ts", |file| {
@@ -217,6 +245,17 @@ fn clip_file(clip: Clip) -> (PathBuf, &'static str) {
         }
     };
     (folder.to_owned(), name)
+}
+
+/// A tone at 32 kHz: a whole number of AAC frames fills a clip. Raw, so that the loop has no silent first frame.
+fn sound(seconds: u64) -> String {
+    let file = made(&format!("capture-sound-{seconds}.aac"), |file| {
+        let (seconds, file) = (seconds.to_string(), file.to_string_lossy());
+        let tone = ["-f", "lavfi", "-i", "sine=frequency=440:sample_rate=32000", "-t", &seconds, "-c:a", "aac"];
+        let whole = [&["-nostdin", "-v", "error", "-y"], &tone[..], &["-f", "adts", &file]].concat();
+        run("ffmpeg", &whole, Path::new(env!("CARGO_TARGET_TMPDIR")));
+    });
+    file.to_string_lossy().into_owned()
 }
 
 /// A clip whose second half is larger than its first.

@@ -47,7 +47,29 @@ impl Drop for Slot {
     }
 }
 
+/// A disk of its own: memory, mounted by root.
+struct Disk(PathBuf);
+
+impl Disk {
+    fn mount(path: &Path, bytes: u64) -> Self {
+        let size = format!("size={bytes}");
+        let mut mount = Command::new("mount");
+        let status = mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(path).status().expect("mount is there");
+        assert!(status.success(), "mount: {status}: needs root");
+        Self(path.to_owned())
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Whoever still uses it keeps it, and nobody sees it.
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
 pub struct CapturePod {
+    /// Goes before the folder that it is mounted in.
+    disk: Option<Disk>,
     pub folder: tempfile::TempDir,
     pub assignment: Assignment,
     revision: u64,
@@ -92,7 +114,7 @@ impl CapturePod {
             storage_url: "http://127.0.0.1:1".into(),
             spool_bytes: 100 << 20,
         };
-        let mut pod = Self { folder, assignment, revision: 0, runner: None, _slot: slot };
+        let mut pod = Self { disk: None, folder, assignment, revision: 0, runner: None, _slot: slot };
         pod.login(USERNAME, PASSWORD);
         pod.assign(|_| {});
         pod
@@ -106,6 +128,11 @@ impl CapturePod {
         for (file, content) in [(spool::USERNAME_FILE, username), (spool::PASSWORD_FILE, password)] {
             dsn::files::replace(&self.path("credentials").join(file), content.as_bytes(), false).expect("writes");
         }
+    }
+
+    /// Its spool lies on a disk of this size.
+    pub fn with_disk(&mut self, bytes: u64) {
+        self.disk = Some(Disk::mount(&self.path("spool"), bytes));
     }
 
     /// The next revision of the assignment, as the operator writes it.

@@ -1,6 +1,7 @@
 //! The runner: sessions, stops, hangs, logins (rows V1, V8, B4).
 
 use std::{
+    collections::BTreeSet,
     fs,
     time::{Duration, Instant},
 };
@@ -14,7 +15,7 @@ use dsn::domain::{
 use rustix::process::Signal;
 
 use crate::{
-    camera::{Camera, Clip, PASSWORD, USERNAME},
+    camera::{Camera, Clip, PASSWORD, PICTURE, SOUND, USERNAME},
     capture_pod::{CapturePod, files_below, is_alive, signal},
     wait::eventually,
 };
@@ -106,6 +107,40 @@ fn b4_a_camera_that_hangs_is_noticed_within_8_s_and_recorded_5_s_after_its_retur
     pod.await_phase(Phase::Running, Duration::from_secs(5));
     let end = eventually("the end of the first session", START, || pod.context(), || pod.session_file(first)?.ended);
     assert_eq!(end.reason, GapReason::CameraHung);
+}
+
+/// ffmpeg's time went on with the sound of a camera whose picture stood still: nothing was recorded, and Running was said.
+#[test]
+fn b4_a_picture_that_freezes_while_the_sound_goes_on_is_noticed_within_8_s() {
+    // Its time begins when it is alone.
+    let mut pod = CapturePod::alone("rtsp://127.0.0.1:1/none");
+    let camera = Camera::start(Clip::PictureFreezes);
+    let began = Instant::now();
+    let left = |until: Duration| until.saturating_sub(began.elapsed());
+    pod.assign(|assignment| assignment.source.url = camera.url());
+    pod.start_runner();
+    let first = pod.await_segments(1, PICTURE);
+    pod.await_phase(Phase::Running, left(PICTURE));
+
+    let report = pod.await_phase(Phase::Failing, left(PICTURE + Duration::from_secs(8)));
+    assert!(began.elapsed() > PICTURE, "{:?}: {report:?}", began.elapsed());
+    let end = eventually("the end of the session", START, || pod.context(), || pod.session_file(first)?.ended);
+    assert_eq!(end.reason, GapReason::CameraHung);
+    let mut said = BTreeSet::new();
+    let again = eventually(
+        "pictures again",
+        left(SOUND + Duration::from_secs(5)),
+        || pod.context(),
+        || {
+            let report = pod.report();
+            said.extend(report.problem.map(|problem| problem.reason));
+            report.session.filter(|_| report.phase == Phase::Running)
+        },
+    );
+    assert_eq!(said, BTreeSet::from(["CameraHung".to_owned()]));
+    let hindrances = pod.session_file(again).expect("a session").hindrances;
+    assert!(hindrances.iter().all(|hindrance| hindrance.reason == GapReason::CameraHung), "{hindrances:?}");
+    pod.await_segments(1, START);
 }
 
 /// Browsers ignore edit lists: what these say apart, picture and sound are apart in a browser. A camera's sound comes at

@@ -6,7 +6,10 @@ use std::{
     os::unix::process::CommandExt,
     path::PathBuf,
     process::{Child, Command, Stdio},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -111,6 +114,7 @@ impl Drop for RabbitMq {
 pub struct Cable {
     port: u16,
     plugged: Arc<Mutex<bool>>,
+    garbled: Arc<AtomicBool>,
     open: Arc<Mutex<Vec<TcpStream>>>,
 }
 
@@ -118,8 +122,9 @@ impl Cable {
     pub fn to(target: u16) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
         let port = listener.local_addr().expect("an address").port();
-        let cable = Self { port, plugged: Arc::new(Mutex::new(true)), open: Arc::default() };
-        let (plugged, open) = (cable.plugged.clone(), cable.open.clone());
+        let plugged = Arc::new(Mutex::new(true));
+        let cable = Self { port, plugged, garbled: Arc::default(), open: Arc::default() };
+        let (plugged, open, garbled) = (cable.plugged.clone(), cable.open.clone(), cable.garbled.clone());
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 if !*plugged.lock().expect("whole") {
@@ -127,11 +132,11 @@ impl Cable {
                 }
                 let Ok(other) = TcpStream::connect((Ipv4Addr::LOCALHOST, target)) else { continue };
                 let mut streams = open.lock().expect("whole");
-                for (from, to) in [(&stream, &other), (&other, &stream)] {
-                    let (mut from, mut to) = (from.try_clone().expect("a socket"), to.try_clone().expect("a socket"));
+                for (from, to, garbled) in [(&stream, &other, Arc::default()), (&other, &stream, garbled.clone())] {
+                    let (from, mut to) = (from.try_clone().expect("a socket"), to.try_clone().expect("a socket"));
                     streams.push(from.try_clone().expect("a socket"));
                     std::thread::spawn(move || {
-                        let _ = std::io::copy(&mut from, &mut to);
+                        let _ = std::io::copy(&mut Wire { from, garbled }, &mut to);
                         let _ = to.shutdown(Shutdown::Both);
                     });
                 }
@@ -144,8 +149,14 @@ impl Cable {
         self.port
     }
 
+    /// What comes from the other end is garbage until the cable is pulled.
+    pub fn garble(&self) {
+        self.garbled.store(true, Ordering::Relaxed);
+    }
+
     pub fn pull(&self) {
         *self.plugged.lock().expect("whole") = false;
+        self.garbled.store(false, Ordering::Relaxed);
         for stream in self.open.lock().expect("whole").drain(..) {
             let _ = stream.shutdown(Shutdown::Both);
         }
@@ -153,5 +164,23 @@ impl Cable {
 
     pub fn plug(&self) {
         *self.plugged.lock().expect("whole") = true;
+    }
+}
+
+/// One direction of a cable.
+struct Wire {
+    from: TcpStream,
+    garbled: Arc<AtomicBool>,
+}
+
+impl Read for Wire {
+    fn read(&mut self, bytes: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.from.read(bytes)?;
+        if self.garbled.load(Ordering::Relaxed) {
+            for byte in &mut bytes[..count] {
+                *byte = byte.wrapping_mul(171).wrapping_add(91);
+            }
+        }
+        Ok(count)
     }
 }
