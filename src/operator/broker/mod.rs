@@ -267,6 +267,11 @@ impl Desk {
         self.wake.notify_one();
     }
 
+    /// Where an instance that is wanted belongs.
+    fn namespace_of(&self, uid: InstanceUid) -> Option<String> {
+        self.inner().wanted.get(uid).map(|instance| instance.pipeline.namespace.clone())
+    }
+
     fn reported(&self, uid: InstanceUid, report: InstanceReport, now: Timestamp) -> Concerned {
         let mut inner = self.inner();
         inner.fleet.reported(uid, report, now);

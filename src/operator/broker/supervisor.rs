@@ -260,7 +260,7 @@ impl Supervisor {
 
     /// Takes in one message.
     async fn hear(&self, delivery: Delivery) -> Result<(), SessionError> {
-        let concerned = self.desk().hear(&delivery.key, &delivery.body, Timestamp::now());
+        let concerned = self.desk().hear(&delivery.key, delivery.user.as_deref(), &delivery.body, Timestamp::now());
         self.trigger(concerned).await;
         delivery.ack().await?;
         Ok(())

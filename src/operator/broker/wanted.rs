@@ -216,7 +216,7 @@ impl Wanted {
         }
     }
 
-    /// What is to be done, in order: users, queues, assignments, configurations, removals. Each kind needs what the kinds
+    /// What is to be done, in order: users, configurations, queues, assignments, removals. Each kind needs what the kinds
     /// before it brought in place; within a kind nothing depends on anything.
     pub fn jobs(&self) -> Vec<Job> {
         let users = self.users.iter().filter(|(_, done)| !**done).map(|(namespace, _)| Job::User(namespace.clone()));
@@ -244,8 +244,9 @@ impl Wanted {
             .chain(self.orphans.iter().map(|stream| Job::Orphan(*stream)))
             .chain(self.cameras_to_bury.values().map(|(camera, revision)| Job::Camera(camera.clone(), *revision)));
         let queues = self.queues_to_delete.iter().map(|uid| Job::DeleteQueue(*uid));
-        // Cameras before streams: the recorder knows what a stream refers to.
-        users.chain(declare).chain(assign).chain(cameras).chain(streams).chain(buried).chain(queues).collect()
+        // Cameras before streams: the recorder knows what a stream refers to. Both before queues: it believes an agent only
+        // about instances it knows.
+        users.chain(cameras).chain(streams).chain(declare).chain(assign).chain(buried).chain(queues).collect()
     }
 
     /// A job is done. What changed its mind meanwhile stays to be done.
@@ -400,7 +401,7 @@ mod tests {
     fn a_new_instance_gets_queue_assignment_and_stream_and_then_there_is_nothing_to_do() {
         let mut wanted = Wanted::default();
         assert!(wanted.instance(instance(1)));
-        assert_eq!(words(&wanted), ["declare", "assignment", "stream"]);
+        assert_eq!(words(&wanted), ["stream", "declare", "assignment"]);
         work_off(&mut wanted);
         assert!(words(&wanted).is_empty());
         assert!(!wanted.instance(instance(1)));
@@ -454,7 +455,7 @@ mod tests {
         wanted.instance(instance(1));
         work_off(&mut wanted);
         wanted.connected();
-        assert_eq!(words(&wanted), ["user", "declare", "assignment", "stream"]);
+        assert_eq!(words(&wanted), ["user", "stream", "declare", "assignment"]);
         wanted.forget_instance(instance(1).uid, true);
         wanted.connected();
         let jobs = wanted.jobs();
@@ -484,6 +485,6 @@ mod tests {
         work_off(&mut wanted);
         wanted.forget_instance(instance(1).uid, false);
         wanted.instance(instance(3));
-        assert_eq!(words(&wanted), ["declare", "assignment", "stream"]);
+        assert_eq!(words(&wanted), ["stream", "declare", "assignment"]);
     }
 }

@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn kind_comes_after_kind_and_all_is_done() {
+    async fn the_recorder_knows_a_stream_before_its_agent_can_speak() {
         let desk = desk_of(40);
         let done = &RefCell::new(Vec::new());
         let (well, concerned) = work_off(&desk, |job| async move {
@@ -201,7 +201,7 @@ mod tests {
         assert!(well && concerned.pipelines.len() == 40, "{concerned:?}");
         let mut done = done.take();
         done.dedup();
-        assert_eq!(done, ["declare", "assignment", "stream"]);
+        assert_eq!(done, ["stream", "declare", "assignment"]);
         assert!(desk.jobs().is_empty());
     }
 }
