@@ -131,6 +131,14 @@ impl Writer {
     }
 }
 
+impl Reader {
+    /// One with a pool to itself: whoever reads through the other one keeps nobody waiting here.
+    pub fn apart(&self) -> Self {
+        let pool = self.pool.options().clone().connect_lazy_with((*self.pool.connect_options()).clone());
+        Self { pool, ledger: Arc::clone(&self.ledger) }
+    }
+}
+
 /// A number of the contract as a column; what exceeds a column is not believed anyway.
 fn column(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)

@@ -121,6 +121,11 @@ impl Delivery {
         self.acknowledge(BasicAckOptions::default()).await
     }
 
+    /// As [`Self::ack`], for everything that its consumer was given before, too.
+    pub async fn ack_so_far(self) -> Result<(), Error> {
+        self.acknowledge(BasicAckOptions { multiple: true }).await
+    }
+
     async fn acknowledge(self, options: BasicAckOptions) -> Result<(), Error> {
         let key = self.key;
         let acknowledging = self.inner.acker.ack(options);

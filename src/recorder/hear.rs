@@ -33,7 +33,7 @@ impl Recorder {
             let mut cancelled = false;
             let mut batches = pin!(subscription.deliveries.ready_chunks(BATCH));
             while let Some(batch) = batches.next().await {
-                let batch: Vec<Delivery> = batch.into_iter().collect::<Result<_, _>>()?;
+                let mut batch: Vec<Delivery> = batch.into_iter().collect::<Result<_, _>>()?;
                 let heard: Vec<_> = batch.iter().filter_map(|delivery| self.understand(delivery)).collect();
                 let mut backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(15));
                 let recorded = loop {
@@ -58,8 +58,8 @@ impl Recorder {
                 self.metrics.segments.inc_by(recorded.segments);
                 self.metrics.duplicates.inc_by(recorded.duplicates);
                 self.wake(&recorded);
-                for delivery in batch {
-                    delivery.ack().await?;
+                if let Some(last) = batch.pop() {
+                    last.ack_so_far().await?;
                 }
             }
             if !cancelled {
