@@ -4,7 +4,7 @@ use super::fixture::*;
 use super::*;
 use crate::domain::{
     control::{Envelope, InstanceReport, Phase, Readd, Stored, StreamConfig},
-    id::{InstanceUid, Role},
+    id::{InstanceUid, Role, StreamId},
     segment::{Blob, Gap, GapReason, Segment, SegmentKey},
 };
 
@@ -176,6 +176,26 @@ async fn the_highest_revision_wins() {
     let recorded = record(&fixture, vec![Fact::Stream(4, Box::new(stream_config()))], 1).await;
     assert!(recorded.streams.is_empty());
     assert_eq!(fixture.reader.streams().await.expect("reads"), [newer]);
+}
+
+/// All streams' expiry was one transaction: a fleet's backlog of it kept announcements waiting for minutes.
+#[tokio::test]
+async fn what_is_heard_while_much_expires_gets_its_turn() {
+    let fixture = catalogue().await;
+    let streams = 8;
+    for number in 0..streams {
+        let stream = StreamId(uuid::Uuid::from_u128(number));
+        let brief = StreamConfig { stream, retention_seconds: 100, ..stream_config() };
+        record(&fixture, vec![Fact::Stream(1, Box::new(brief))], 0).await;
+        expired_rollups(&fixture.writer, stream, 150).await;
+    }
+    let (expired, (heard, gone)) =
+        tokio::join!(async { fixture.writer.expire(at(1000)).await.expect("expires") }, async {
+            let heard = record(&fixture, segments(1, 0..1, 0), 0).await.segments;
+            (heard, graves_in_all(&fixture.reader).await)
+        });
+    assert_eq!((heard, expired), (1, 150 * u64::try_from(streams).expect("small")));
+    assert!(gone < expired, "it was heard only after {gone} of {expired}");
 }
 
 #[tokio::test]
