@@ -1,6 +1,9 @@
 //! The loops against a storage group with the traps of the real one.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use jiff::Timestamp;
 
@@ -270,6 +273,26 @@ async fn a_lost_member_is_left_out_and_the_rest_is_pinned() {
     fixture::age_tombstones(&world.recorder.writer, now.as_second()).await;
     assert!(!world.recorder.expiry_round(at(700)).await.expect("works").open);
     assert_eq!(world.group.get(|state| state.pins.len()), 1);
+}
+
+/// With a hundred cameras there are news four times a second, and each asked the cluster about every pin on its way.
+#[tokio::test]
+async fn news_do_not_make_the_cluster_be_asked_more_often() {
+    let world = world().await;
+    world.group.set(|state| state.holders = 0);
+    world.record(segments(1, 0..3, 0)).await;
+    let mut rolling = Rolling::default();
+    let mut round = async || world.recorder.round(&mut rolling).await.expect("works");
+    let begun = Instant::now();
+    round().await;
+    for _ in 0..10 {
+        assert!(round().await.is_some_and(|pause| pause <= Duration::from_secs(1)));
+    }
+    let looked = world.group.get(|state| state.looked);
+    assert!(looked as u64 <= begun.elapsed().as_secs(), "once a second: {looked} in {:?}", begun.elapsed());
+    world.record(segments(1, 15..18, 0)).await;
+    round().await;
+    assert_eq!(world.group.get(|state| state.pins.len()), 2, "what is new is pinned at once");
 }
 
 fn brief() -> Fact {
