@@ -13,6 +13,7 @@ use sqlx::{
 };
 use tokio::sync::Mutex;
 
+mod configured;
 mod footage;
 mod intake;
 mod journal;
@@ -30,7 +31,7 @@ pub(crate) mod fixture;
 mod tests;
 
 pub use footage::{Camera, InitRow, Media, MediaRow};
-pub use intake::{Fact, Recorded};
+pub use intake::{Fact, Owners, Recorded};
 pub use outgoing::Outgoing;
 pub use pinning::{Member, OpenStream, PinState, Rollup};
 pub use progress::StreamProgress;

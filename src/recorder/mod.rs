@@ -61,6 +61,8 @@ pub struct Recorder {
     problems: Mutex<HashMap<StreamId, Problem>>,
     /// Hearing begins anew: the operator has to be asked for every configuration.
     asking: Notify,
+    /// Namespaces of streams and cameras, as long as no configuration changes: each camera names the same every few seconds.
+    owners: Mutex<HashMap<(StreamId, String), String>>,
 }
 
 impl Recorder {
@@ -85,6 +87,7 @@ impl Recorder {
             changed: Notify::new(),
             problems: Mutex::default(),
             asking: Notify::new(),
+            owners: Mutex::default(),
         }
     }
 
@@ -108,9 +111,11 @@ impl Recorder {
         if recorded.outgoing {
             self.outgoing.notify_one();
         }
+        if recorded.lengthened {
+            self.renewing.notify_one();
+        }
         if !recorded.streams.is_empty() {
             self.expiring.notify_one();
-            self.renewing.notify_one();
             self.changed.notify_one();
         }
     }
