@@ -90,7 +90,7 @@ pub async fn run(args: Args) -> Outcome {
 
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
-    let recorder = Recorder::new(writer, reader.clone(), Arc::clone(&groups), metrics, {
+    let recorder = Recorder::new(writer, reader.apart(), Arc::clone(&groups), metrics, {
         let roster = Arc::clone(&roster);
         move |recorded| roster.heard(recorded)
     });

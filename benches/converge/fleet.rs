@@ -8,10 +8,11 @@ use dsn::{
         Ack, Assignment, EVENTS_EXCHANGE, Envelope, Event, HEARTBEAT_SECONDS, InstanceReport, Phase, SUMMARY_KEY,
         StreamSummary, Summary, event_key,
     },
+    domain::name::{AGENT_SECRET, secret_key},
     operator::pipeline::revision::ASSIGNMENT_KEY,
 };
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{Api, api::ListParams};
 use serde::Serialize;
 use tokio::task::JoinHandle;
@@ -35,13 +36,18 @@ impl Fleet {
             .into_iter()
             .filter_map(|object| serde_json::from_str(object.data?.get(ASSIGNMENT_KEY)?).ok())
             .collect();
+        // An agent is believed under its namespace's user only.
+        let secrets: Api<Secret> = Api::namespaced(world.client.clone(), NAMESPACE);
+        let secret = secrets.get(AGENT_SECRET).await.expect("the agents' Secret").data.expect("data");
+        let url = String::from_utf8(secret[secret_key::AMQP_URL].0.clone()).expect("an address");
+        let agents = Broker::connect(&url, "fleet").await.expect("connects");
         let url = format!("amqp://guest:guest@127.0.0.1:{}/{vhost}", rabbit.port());
-        let broker = Broker::connect(&url, "fleet").await.expect("connects");
+        let recorder = Broker::connect(&url, "recorder").await.expect("connects");
         for agent in &fleet {
-            say(&broker, agent, Event::Ack, Ack { revision: agent.revision }, Publish::default()).await;
-            say(&broker, agent, Event::State, report(agent), Publish::default()).await;
+            say(&agents, agent, Event::Ack, Ack { revision: agent.revision }, Publish::default()).await;
+            say(&agents, agent, Event::State, report(agent), Publish::default()).await;
         }
-        summarise(&broker, &fleet).await;
+        summarise(&recorder, &fleet).await;
         Self(tokio::spawn(async move {
             let mut beats = tokio::time::interval(Duration::from_secs(HEARTBEAT_SECONDS));
             for beat in 0u64.. {
@@ -49,10 +55,10 @@ impl Fleet {
                 for agent in &fleet {
                     // As agents send them: forgotten when nobody listens.
                     let how = Publish { ttl: Some(Duration::from_secs(HEARTBEAT_SECONDS * 3)), ..Publish::default() };
-                    say(&broker, agent, Event::Heartbeat, report(agent), how).await;
+                    say(&agents, agent, Event::Heartbeat, report(agent), how).await;
                 }
                 if beat % 3 == 2 {
-                    summarise(&broker, &fleet).await;
+                    summarise(&recorder, &fleet).await;
                 }
             }
         }))

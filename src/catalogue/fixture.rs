@@ -179,3 +179,24 @@ pub async fn move_oldest_rollup(writer: &Writer, group: &str) {
         .await
         .expect("writes");
 }
+
+/// Stored roll-ups of a stream whose retention ended long ago.
+pub async fn expired_rollups(writer: &Writer, stream: StreamId, count: u32) {
+    sqlx::query(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?2)
+         INSERT INTO rollups (stream_id, window_us, part, state, namespace, group_name, start_us, end_us)
+         SELECT streams.id, 0, i, 'stored', 'demo', 'default', 0, 0 FROM n, streams WHERE streams.uid = ?1",
+    )
+    .bind(stream.to_string())
+    .bind(count)
+    .execute(&writer.pool)
+    .await
+    .expect("writes");
+}
+
+/// Tombstones of all groups.
+pub async fn graves_in_all(reader: &Reader) -> u64 {
+    let count: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM tombstones").fetch_one(&reader.pool).await.expect("counts");
+    super::number(count)
+}

@@ -13,6 +13,7 @@ use sqlx::{
 };
 use tokio::sync::Mutex;
 
+mod configured;
 mod footage;
 mod intake;
 mod journal;
@@ -30,7 +31,7 @@ pub(crate) mod fixture;
 mod tests;
 
 pub use footage::{Camera, InitRow, Media, MediaRow};
-pub use intake::{Fact, Recorded};
+pub use intake::{Fact, Owners, Recorded};
 pub use outgoing::Outgoing;
 pub use pinning::{Member, OpenStream, PinState, Rollup};
 pub use progress::StreamProgress;
@@ -128,6 +129,14 @@ impl Writer {
 
     async fn begin(&self, what: &'static str) -> Result<sqlx::Transaction<'_, sqlx::Sqlite>, Error> {
         self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(sql(what))
+    }
+}
+
+impl Reader {
+    /// One with a pool to itself: whoever reads through the other one keeps nobody waiting here.
+    pub fn apart(&self) -> Self {
+        let pool = self.pool.options().clone().connect_lazy_with((*self.pool.connect_options()).clone());
+        Self { pool, ledger: Arc::clone(&self.ledger) }
     }
 }
 

@@ -191,14 +191,14 @@ async fn advance(tx: &mut SqliteConnection, session: i64, rendition: &str, mut n
 }
 
 impl Writer {
-    /// Takes confirmed messages out of the outbox.
-    pub async fn sent(&self, id: i64) -> Result<(), Error> {
-        sqlx::query("DELETE FROM outbox WHERE id = ?1")
-            .bind(id)
+    /// Takes messages out of the outbox that were confirmed: all up to this one.
+    pub async fn sent(&self, last: i64) -> Result<(), Error> {
+        sqlx::query("DELETE FROM outbox WHERE id <= ?1")
+            .bind(last)
             .execute(&self.pool)
             .await
             .map(|_| ())
-            .map_err(sql("take a message out of the outbox"))
+            .map_err(sql("take messages out of the outbox"))
     }
 }
 

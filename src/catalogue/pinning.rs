@@ -192,17 +192,21 @@ impl Reader {
     pub async fn rollups_to_renew(&self, except: &[(String, String)], limit: i64) -> Result<Vec<Rollup>, Error> {
         let except: Vec<String> = except.iter().map(|(namespace, group)| format!("{namespace}/{group}")).collect();
         let except = serde_json::to_string(&except).map_err(|_| Error::Unreadable { what: "names of groups" })?;
+        // Trap: without CROSS JOIN the planner begins with every roll-up that has a CID, where it shall look at each stream's
+        // shortest pins.
         let rows: Vec<RollupRow> = sqlx::query_as(
             "SELECT r.id, 'pinning' AS state, s.config, c.site, r.namespace, r.group_name, r.window_us, r.part,
                r.start_us, r.end_us, r.cid, r.replicas, r.allocations, r.requested_us, r.waiting_us, r.readds
-             FROM rollups r JOIN streams s ON s.id = r.stream_id JOIN cameras c ON c.id = s.camera_id
+             FROM streams s CROSS JOIN rollups r ON r.stream_id = s.id JOIN cameras c ON c.id = s.camera_id
              WHERE r.state = 'stored' AND s.config IS NOT NULL AND r.cid IS NOT NULL
-               AND r.expires_us < r.end_us + json_extract(s.config, '$.retentionSeconds') * 1000000.0
-               AND r.namespace || '/' || r.group_name NOT IN (SELECT value FROM json_each(?1))
+               AND r.expires_us - r.end_us < json_extract(s.config, '$.retentionSeconds') * 1000000.0
+               AND r.expires_us < ?3 AND r.namespace || '/' || r.group_name NOT IN (SELECT value FROM json_each(?1))
              ORDER BY r.expires_us LIMIT ?2",
         )
         .bind(except)
         .bind(limit)
+        // One that never ends cannot be made to last longer.
+        .bind(Timestamp::MAX.as_microsecond())
         .fetch_all(&self.pool)
         .await
         .map_err(sql("find pins that end too early"))?;
@@ -259,14 +263,15 @@ impl Writer {
         .fetch_one(&mut *tx)
         .await
         .map_err(sql("begin a roll-up"))?;
-        for row in rows {
-            sqlx::query("UPDATE segments SET rollup_id = ?2 WHERE id = ?1 AND rollup_id IS NULL")
-                .bind(row)
-                .bind(id)
-                .execute(&mut *tx)
-                .await
-                .map_err(sql("put a segment into a roll-up"))?;
-        }
+        let rows = serde_json::to_string(rows).map_err(|_| Error::Unreadable { what: "rows of segments" })?;
+        sqlx::query(
+            "UPDATE segments SET rollup_id = ?2 WHERE id IN (SELECT value FROM json_each(?1)) AND rollup_id IS NULL",
+        )
+        .bind(rows)
+        .bind(id)
+        .execute(&mut *tx)
+        .await
+        .map_err(sql("put segments into a roll-up"))?;
         let (start, end): (Option<i64>, Option<i64>) =
             sqlx::query_as("SELECT min(start_us), max(end_us) FROM segments WHERE rollup_id = ?1")
                 .bind(id)

@@ -205,45 +205,25 @@ pub(super) async fn lose(
 }
 
 impl Writer {
-    /// Turns what retention has ended for into tombstones, a bounded number of each stream at a time: how many there were.
+    /// Turns what retention has ended for into tombstones, how many there were. Stream by stream, a bounded number at a time:
+    /// what is heard meanwhile gets its turn in between.
     pub async fn expire(&self, now: Timestamp) -> Result<u64, Error> {
-        let mut tx = self.begin("begin to expire").await?;
         let streams: Vec<(i64, String)> = sqlx::query_as("SELECT id, config FROM streams WHERE config IS NOT NULL")
-            .fetch_all(&mut *tx)
+            .fetch_all(&self.pool)
             .await
             .map_err(sql("find the streams"))?;
         let mut count = 0;
         for (stream, text) in streams {
-            let horizon = retention::horizon(now, pinning::config(&text)?.retention_seconds).as_microsecond();
-            let rollups: Vec<i64> = sqlx::query_scalar(
-                "SELECT id FROM rollups WHERE stream_id = ?1 AND end_us <= ?2 ORDER BY end_us LIMIT ?3",
-            )
-            .bind(stream)
-            .bind(horizon)
-            .bind(BATCH)
-            .fetch_all(&mut *tx)
-            .await
-            .map_err(sql("find expired roll-ups"))?;
-            for rollup in rollups {
-                remove_members(&mut tx, rollup).await?;
-                bury(&mut tx, rollup, Reason::Retention, now).await?;
-                count += 1;
+            let horizon = retention::horizon(now, pinning::config(&text)?.retention_seconds);
+            loop {
+                let expired = self.expire_of(stream, horizon, now).await?;
+                count += expired;
+                if expired < BATCH.unsigned_abs() {
+                    break;
+                }
             }
-            // Never pinned, perhaps because its group is gone: it still has to go.
-            for statement in [
-                "DELETE FROM segments WHERE stream_id = ?1 AND rollup_id IS NULL AND end_us <= ?2",
-                "DELETE FROM gaps WHERE stream_id = ?1 AND to_us <= ?2 AND NOT EXISTS
-                   (SELECT 1 FROM segments g WHERE g.session_id = gaps.session_id)",
-            ] {
-                sqlx::query(statement)
-                    .bind(stream)
-                    .bind(horizon)
-                    .execute(&mut *tx)
-                    .await
-                    .map_err(sql("remove what was never pinned"))?;
-            }
-            forget_sessions(&mut tx, stream, time(horizon)).await?;
         }
+        let mut tx = self.begin("begin to clear away").await?;
         sqlx::query("DELETE FROM inits WHERE NOT EXISTS (SELECT 1 FROM segments g WHERE g.init_id = inits.id)")
             .execute(&mut *tx)
             .await
@@ -253,6 +233,41 @@ impl Writer {
             .execute(&mut *tx)
             .await
             .map_err(sql("remove old tombstones"))?;
+        tx.commit().await.map_err(sql("commit what was cleared away"))?;
+        Ok(count)
+    }
+
+    /// One transaction's worth of a stream.
+    async fn expire_of(&self, stream: i64, horizon: Timestamp, now: Timestamp) -> Result<u64, Error> {
+        let mut tx = self.begin("begin to expire").await?;
+        let mut count = 0;
+        let rollups: Vec<i64> =
+            sqlx::query_scalar("SELECT id FROM rollups WHERE stream_id = ?1 AND end_us <= ?2 ORDER BY end_us LIMIT ?3")
+                .bind(stream)
+                .bind(horizon.as_microsecond())
+                .bind(BATCH)
+                .fetch_all(&mut *tx)
+                .await
+                .map_err(sql("find expired roll-ups"))?;
+        for rollup in rollups {
+            remove_members(&mut tx, rollup).await?;
+            bury(&mut tx, rollup, Reason::Retention, now).await?;
+            count += 1;
+        }
+        // Never pinned, perhaps because its group is gone: it still has to go.
+        for statement in [
+            "DELETE FROM segments WHERE stream_id = ?1 AND rollup_id IS NULL AND end_us <= ?2",
+            "DELETE FROM gaps WHERE stream_id = ?1 AND to_us <= ?2 AND NOT EXISTS
+               (SELECT 1 FROM segments g WHERE g.session_id = gaps.session_id)",
+        ] {
+            sqlx::query(statement)
+                .bind(stream)
+                .bind(horizon.as_microsecond())
+                .execute(&mut *tx)
+                .await
+                .map_err(sql("remove what was never pinned"))?;
+        }
+        forget_sessions(&mut tx, stream, horizon).await?;
         tx.commit().await.map_err(sql("commit what expired"))?;
         Ok(count)
     }

@@ -4,7 +4,7 @@ use super::fixture::*;
 use super::*;
 use crate::domain::{
     control::{Envelope, InstanceReport, Phase, Readd, Stored, StreamConfig},
-    id::{InstanceUid, Role},
+    id::{InstanceUid, Role, StreamId},
     segment::{Blob, Gap, GapReason, Segment, SegmentKey},
 };
 
@@ -178,6 +178,66 @@ async fn the_highest_revision_wins() {
     assert_eq!(fixture.reader.streams().await.expect("reads"), [newer]);
 }
 
+/// The operator says everything again whenever it or the recorder begins anew; all loops once woke for each stream.
+#[tokio::test]
+async fn what_is_told_again_is_no_change() {
+    let fixture = catalogue().await;
+    let told = |revision: u64, config: StreamConfig| {
+        vec![Fact::Camera(revision, camera_config()), Fact::Stream(revision, Box::new(config))]
+    };
+    let changed = async |facts: Vec<Fact>| {
+        let recorded = record(&fixture, facts, 0).await;
+        (recorded.cameras.len(), recorded.streams.len(), recorded.lengthened)
+    };
+    assert_eq!(changed(told(1, stream_config())).await, (1, 1, false));
+    assert_eq!(changed(told(1, stream_config())).await, (0, 0, false));
+    // A revision that says the same counts nonetheless.
+    assert_eq!(changed(told(3, stream_config())).await, (0, 0, false));
+    let more = StreamConfig { replicas: 3, ..stream_config() };
+    assert_eq!(changed(told(2, more)).await, (0, 0, false));
+    let longer = StreamConfig { retention_seconds: stream_config().retention_seconds + 1, ..stream_config() };
+    assert_eq!(changed(told(3, longer)).await, (0, 1, true));
+    assert_eq!(changed(told(4, stream_config())).await, (0, 1, false));
+    // A camera that a segment spoke of is news when it is told of.
+    let fixture = catalogue().await;
+    record(&fixture, segments(1, 0..1, 0), 0).await;
+    assert_eq!(record(&fixture, configured(), 1).await.cameras, [camera_config()]);
+}
+
+#[tokio::test]
+async fn pins_for_ever_are_never_made_to_last_longer() {
+    let fixture = catalogue().await;
+    let for_ever = StreamConfig { retention_seconds: u64::MAX, ..stream_config() };
+    record(&fixture, vec![Fact::Stream(1, Box::new(for_ever))], 0).await;
+    record(&fixture, segments(1, 0..3, 0), 30).await;
+    let id = roll_up(&fixture, 30).await;
+    fixture.writer.rollup_stored(id, at(31)).await.expect("stores");
+    let to_renew = async || fixture.reader.rollups_to_renew(&[], 10).await.expect("reads").len();
+    assert_eq!(to_renew().await, 1);
+    fixture.writer.pin_renewed(id, Timestamp::MAX).await.expect("notes");
+    assert_eq!(to_renew().await, 0);
+}
+
+/// All streams' expiry was one transaction: a fleet's backlog of it kept announcements waiting for minutes.
+#[tokio::test]
+async fn what_is_heard_while_much_expires_gets_its_turn() {
+    let fixture = catalogue().await;
+    let streams = 8;
+    for number in 0..streams {
+        let stream = StreamId(uuid::Uuid::from_u128(number));
+        let brief = StreamConfig { stream, retention_seconds: 100, ..stream_config() };
+        record(&fixture, vec![Fact::Stream(1, Box::new(brief))], 0).await;
+        expired_rollups(&fixture.writer, stream, 150).await;
+    }
+    let (expired, (heard, gone)) =
+        tokio::join!(async { fixture.writer.expire(at(1000)).await.expect("expires") }, async {
+            let heard = record(&fixture, segments(1, 0..1, 0), 0).await.segments;
+            (heard, graves_in_all(&fixture.reader).await)
+        });
+    assert_eq!((heard, expired), (1, 150 * u64::try_from(streams).expect("small")));
+    assert!(gone < expired, "it was heard only after {gone} of {expired}");
+}
+
 #[tokio::test]
 async fn what_retention_removes_is_unpinned_and_says_so() {
     let fixture = catalogue().await;
@@ -259,6 +319,18 @@ async fn a_deleted_pipeline_takes_its_footage_along_or_leaves_it() {
         let late = record(&fixture, segments(1, 3..4, 0), 41).await;
         assert_eq!(late.unwanted, u64::from(delete));
     }
+}
+
+/// The answer to the one was written down after the other had removed what it is about: no batch with both was ever taken,
+/// and nothing behind it.
+#[tokio::test]
+async fn a_segment_repeated_just_before_its_pipeline_takes_all_footage_along_stops_nothing() {
+    let fixture = catalogue().await;
+    record(&fixture, configured(), 0).await;
+    record(&fixture, segments(1, 0..3, 0), 30).await;
+    let ended = StreamConfig { deleted: true, delete_with_pipeline: true, ..stream_config() };
+    let last_words = [segments(1, 2..3, 0), vec![rung(1, 2), rung(1, 2)], vec![Fact::Stream(2, Box::new(ended))]];
+    assert_eq!(record(&fixture, last_words.concat(), 40).await.streams.len(), 1);
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! AMQP 0-9-1 for every role: one connection, one confirmed channel to publish on, one channel per consumer.
+//! AMQP 0-9-1 for every role: a connection has one confirmed channel to publish on, and one channel per consumer.
 //!
 //! Not here: reconnecting. lapin's own recovery leaves channel errors to the caller, so each role runs a supervisor
 //! that calls [`Broker::connect`] again (`loop { connect; work until error; back off }`). Topology is declared by the
@@ -52,6 +52,10 @@ pub enum Error {
     /// No answer in time.
     #[error("the broker did not answer within {} s", TIMEOUT.as_secs())]
     Timeout,
+    /// The broker takes no messages from anybody for now. Trap: on the connection of one who tried, it hears nothing else
+    /// either, acknowledgements included.
+    #[error("the broker takes no messages: look at its resource alarms, it is short of memory or disk")]
+    Blocked,
     /// The message could not be written as JSON.
     #[error("failed to encode a message")]
     Encode(#[from] serde_json::Error),
@@ -66,6 +70,7 @@ impl Error {
             Self::Unroutable { .. } => "QueueMissing",
             Self::Refused { .. } => "BrokerRefused",
             Self::Timeout => "BrokerTimeout",
+            Self::Blocked => "BrokerBlocked",
             Self::Encode(_) => "MessageInvalid",
         }
     }
@@ -113,13 +118,18 @@ pub struct Delivery {
 impl Delivery {
     /// Hands responsibility over to us.
     pub async fn ack(self) -> Result<(), Error> {
+        self.acknowledge(BasicAckOptions::default()).await
+    }
+
+    /// As [`Self::ack`], for everything that its consumer was given before, too.
+    pub async fn ack_so_far(self) -> Result<(), Error> {
+        self.acknowledge(BasicAckOptions { multiple: true }).await
+    }
+
+    async fn acknowledge(self, options: BasicAckOptions) -> Result<(), Error> {
         let key = self.key;
-        self.inner
-            .acker
-            .ack(BasicAckOptions::default())
-            .await
-            .map(|_| ())
-            .map_err(operation(|| format!("acknowledge {key}")))
+        let acknowledging = self.inner.acker.ack(options);
+        within(async { acknowledging.await.map(|_| ()).map_err(operation(|| format!("acknowledge {key}"))) }).await
     }
 }
 
@@ -180,7 +190,10 @@ impl Broker {
                 .await
                 .map_err(operation(|| format!("publish {key}")))
         };
-        let confirmation = within(publishing).await?;
+        let confirmation = match within(publishing).await {
+            Err(Error::Timeout) if self.connection.status().blocked() => return Err(Error::Blocked),
+            confirmation => confirmation?,
+        };
         if confirmation.is_nack() {
             return Err(Error::Refused { key: key.to_owned() });
         }

@@ -47,7 +47,7 @@ impl Recorder {
 
     /// One look at retention and at every tombstone.
     pub(super) async fn expiry_round(&self, now: Timestamp) -> Result<Outcome, catalogue::Error> {
-        while self.writer.expire(now).await? > 0 {}
+        self.writer.expire(now).await?;
         let next = self.reader.next_expiry().await?.map(|at| until(at, now));
         // Side by side: a group that is gone for good holds up nobody, neither by its timeouts nor by its number.
         let groups = self.reader.tombstone_groups().await?.into_iter();

@@ -1,6 +1,12 @@
 //! Broker → catalogue: a message is acknowledged only after what it says is committed.
 
-use std::{convert::Infallible, pin::pin, time::Duration};
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    pin::pin,
+    sync::{MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use futures::StreamExt;
 use jiff::Timestamp;
@@ -9,7 +15,10 @@ use super::{Recorder, backoff::Backoff, message};
 use crate::{
     catalogue::{self, Fact, Recorded},
     clients::broker::{Broker, Delivery, Error},
-    domain::control::{AGENT_USER_PREFIX, RECORDER_QUEUE},
+    domain::{
+        control::{AGENT_USER_PREFIX, RECORDER_QUEUE},
+        id::StreamId,
+    },
     telemetry,
 };
 
@@ -33,7 +42,7 @@ impl Recorder {
             let mut cancelled = false;
             let mut batches = pin!(subscription.deliveries.ready_chunks(BATCH));
             while let Some(batch) = batches.next().await {
-                let batch: Vec<Delivery> = batch.into_iter().collect::<Result<_, _>>()?;
+                let mut batch: Vec<Delivery> = batch.into_iter().collect::<Result<_, _>>()?;
                 let heard: Vec<_> = batch.iter().filter_map(|delivery| self.understand(delivery)).collect();
                 let mut backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(15));
                 let recorded = loop {
@@ -43,7 +52,7 @@ impl Recorder {
                             self.metrics.failed(error.reason());
                             tracing::error!(
                                 error = telemetry::chain(&error),
-                                "cannot write the catalogue; no more messages are taken until it works"
+                                "the catalogue does not take what was heard; no more messages are taken until it does"
                             );
                             // Never nack: a broker with a delivery limit would dead-letter footage. What is in hand is
                             // kept and tried again; what is not is left to the queue.
@@ -58,8 +67,8 @@ impl Recorder {
                 self.metrics.segments.inc_by(recorded.segments);
                 self.metrics.duplicates.inc_by(recorded.duplicates);
                 self.wake(&recorded);
-                for delivery in batch {
-                    delivery.ack().await?;
+                if let Some(last) = batch.pop() {
+                    last.ack_so_far().await?;
                 }
             }
             if !cancelled {
@@ -72,27 +81,64 @@ impl Recorder {
     /// Writes down what its sender may say.
     pub(super) async fn take_in(&self, heard: &[Heard], now: Timestamp) -> Result<Recorded, catalogue::Error> {
         let mut facts = Vec::with_capacity(heard.len());
-        for Heard { fact, user } in heard {
-            if self.may_say(user.as_deref(), fact).await? {
-                facts.push(fact.clone());
+        for heard in heard {
+            if let Some(fact) = self.believe(heard).await? {
+                facts.push(fact);
             } else {
                 self.metrics.refused.inc();
-                tracing::warn!(user, "dropped a message about what is not its sender's");
+                tracing::warn!(heard.user, "dropped a message about what is not its sender's");
             }
         }
-        self.writer.record(&facts, now).await
+        let recorded = self.writer.record(&facts, now).await?;
+        if !(recorded.cameras.is_empty() && recorded.streams.is_empty()) {
+            self.owners().clear();
+        }
+        Ok(recorded)
     }
 
-    /// Agents speak for their own namespace only; configurations come from the operator, which the broker sees to.
-    async fn may_say(&self, user: Option<&str>, fact: &Fact) -> Result<bool, catalogue::Error> {
-        let said_namespace = match fact {
-            Fact::Segment(segment) => segment.camera_name.split_once('/').map(|(namespace, _)| namespace),
-            Fact::Gap(_) | Fact::State { .. } => None,
-            Fact::Camera(..) | Fact::Stream(..) | Fact::Orphan(_) => return Ok(true),
+    /// What there is to be believed of a message. Agents speak for their own namespace only; configurations come from the
+    /// operator, which the broker sees to.
+    async fn believe(&self, Heard { fact, user }: &Heard) -> Result<Option<Fact>, catalogue::Error> {
+        if matches!(fact, Fact::Camera(..) | Fact::Stream(..) | Fact::Orphan(_)) {
+            return Ok(Some(fact.clone()));
+        }
+        let Some(namespace) = user.as_deref().and_then(|user| user.strip_prefix(AGENT_USER_PREFIX)) else {
+            return Ok(None);
         };
-        let Some(namespace) = user.and_then(|user| user.strip_prefix(AGENT_USER_PREFIX)) else { return Ok(false) };
-        let known = self.reader.namespaces_of(fact).await?;
-        Ok(said_namespace.is_none_or(|said| said == namespace) && known.iter().all(|known| known == namespace))
+        let theirs = match fact {
+            Fact::Segment(segment) => {
+                segment.camera_name.split_once('/').is_none_or(|(said, _)| said == namespace)
+                    && self.owns(namespace, segment.key.stream, &segment.camera).await?
+            }
+            Fact::Gap(gap) => self.owns(namespace, gap.stream, &gap.camera).await?,
+            Fact::State { instance, at, report } => match self.reader.namespace_of(*instance).await? {
+                Some(owner) => owner == namespace,
+                None => {
+                    let (namespace, instance, at, report) = (namespace.to_owned(), *instance, *at, report.clone());
+                    return Ok(Some(Fact::Stranger { namespace, instance, at, report }));
+                }
+            },
+            Fact::Stranger { .. } | Fact::Camera(..) | Fact::Stream(..) | Fact::Orphan(_) => false,
+        };
+        Ok(theirs.then(|| fact.clone()))
+    }
+
+    /// Is a stream, under this camera, not known to be another namespace's?
+    async fn owns(&self, namespace: &str, stream: StreamId, camera: &str) -> Result<bool, catalogue::Error> {
+        let key = (stream, camera.to_owned());
+        if let Some(owner) = self.owners().get(&key) {
+            return Ok(owner == namespace);
+        }
+        let owners = self.reader.owners(stream, camera).await?;
+        let allowed = owners.allow(namespace);
+        if allowed && owners.complete() {
+            self.owners().insert(key, namespace.to_owned());
+        }
+        Ok(allowed)
+    }
+
+    fn owners(&self) -> MutexGuard<'_, HashMap<(StreamId, String), String>> {
+        self.owners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn understand(&self, delivery: &Delivery) -> Option<Heard> {

@@ -3,8 +3,8 @@
 //! Five loops, each of which finds its work in the catalogue and so goes on after a kill at any point:
 //! [`hear`] (broker → catalogue), [`tell`] (outbox and summaries → broker), [`roll`] (open segments → roll-ups → pins →
 //! stored), [`expire`] (retention → tombstones → unpinned),
-//! [`renew`] (a longer retention → pins that last longer). Not here: serving footage (the gateway), deciding about
-//! pods (the operator).
+//! [`renew`] (a longer retention → pins that last longer). The first two have a [`connection`] each. Not here: serving
+//! footage (the gateway), deciding about pods (the operator).
 
 use std::{
     collections::HashMap,
@@ -22,6 +22,7 @@ use crate::{
 
 mod address;
 mod backoff;
+mod connection;
 mod expire;
 mod hear;
 mod message;
@@ -58,6 +59,10 @@ pub struct Recorder {
     changed: Notify,
     /// Why pins of a stream do not come about.
     problems: Mutex<HashMap<StreamId, Problem>>,
+    /// Hearing begins anew: the operator has to be asked for every configuration.
+    asking: Notify,
+    /// Namespaces of streams and cameras, as long as no configuration changes: each camera names the same every few seconds.
+    owners: Mutex<HashMap<(StreamId, String), String>>,
 }
 
 impl Recorder {
@@ -81,13 +86,15 @@ impl Recorder {
             renewing: Notify::new(),
             changed: Notify::new(),
             problems: Mutex::default(),
+            asking: Notify::new(),
+            owners: Mutex::default(),
         }
     }
 
     /// Runs every loop until shutdown.
     pub async fn run(&self, broker: &BrokerLogin, shutdown: &CancellationToken) {
         let work = async {
-            tokio::join!(self.converse(broker), self.roll(), self.expire(), self.renew());
+            tokio::join!(self.listen(broker), self.speak(broker), self.roll(), self.expire(), self.renew());
         };
         tokio::select! {
             () = work => {}
@@ -104,9 +111,11 @@ impl Recorder {
         if recorded.outgoing {
             self.outgoing.notify_one();
         }
+        if recorded.lengthened {
+            self.renewing.notify_one();
+        }
         if !recorded.streams.is_empty() {
             self.expiring.notify_one();
-            self.renewing.notify_one();
             self.changed.notify_one();
         }
     }

@@ -12,10 +12,10 @@ use crate::{
 };
 
 /// Pins asked for anew in one go.
-const BATCH: i64 = 100;
+const BATCH: i64 = 1000;
 
 impl Recorder {
-    /// Looks once at start and then whenever a stream's configuration came.
+    /// Looks once at start and then whenever a retention was lengthened.
     pub(super) async fn renew(&self) {
         let mut backoff = Backoff::new(Duration::from_secs(5), Duration::from_secs(300));
         loop {

@@ -17,7 +17,7 @@ use super::{
     pin::{GroupPins, Left},
 };
 use crate::{
-    catalogue::{self, Rollup},
+    catalogue::{self, PinState, Rollup},
     clients::groups::Group,
     domain::{control::Problem, id::StreamId, rollup},
 };
@@ -36,6 +36,8 @@ struct GroupState {
     pins: GroupPins,
     backoff: Backoff,
     not_before: Option<Instant>,
+    /// Whatever is heard, pins that were asked for are not looked at again before.
+    watch_at: Option<Instant>,
 }
 
 impl GroupState {
@@ -44,6 +46,7 @@ impl GroupState {
             pins: GroupPins::default(),
             backoff: Backoff::new(Duration::from_secs(1), Duration::from_secs(30)),
             not_before: None,
+            watch_at: None,
         }
     }
 }
@@ -132,10 +135,11 @@ impl Recorder {
         state: &mut GroupState,
         rollups: Vec<Rollup>,
     ) -> Result<(Option<Duration>, HashMap<StreamId, Problem>), catalogue::Error> {
-        let now = Instant::now();
-        if let Some(left) =
-            state.not_before.and_then(|at| at.checked_duration_since(now)).filter(|left| !left.is_zero())
-        {
+        // News of a hundred cameras come all the time, and bring no pin about any sooner.
+        let only_watched = rollups.iter().all(|rollup| rollup.state == PinState::Pinning);
+        let not_before = state.not_before.max(state.watch_at.filter(|_| only_watched));
+        let left = not_before.map(|at| at.saturating_duration_since(Instant::now()));
+        if let Some(left) = left.filter(|left| !left.is_zero()) {
             return Ok((Some(left), state.pins.problems.clone()));
         }
         let left = self.advance(&group, &mut state.pins, rollups).await?;
@@ -151,6 +155,7 @@ impl Recorder {
         };
         state.backoff.reset();
         state.not_before = None;
+        state.watch_at = Some(Instant::now() + WATCH);
         Ok((pause, state.pins.problems.clone()))
     }
 

@@ -1,14 +1,10 @@
 //! Catalogue → broker: the outbox, and what the operator wants to know of each pipeline.
 
-use std::{
-    collections::BTreeMap,
-    convert::Infallible,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, convert::Infallible, time::Duration};
 
 use jiff::Timestamp;
 
-use super::{BrokerLogin, Recorder, backoff::Backoff};
+use super::Recorder;
 use crate::{
     catalogue,
     clients::broker::{Broker, Error, Publish},
@@ -29,42 +25,20 @@ const SUMMARY_GATHER: Duration = Duration::from_secs(2);
 const RETRY: Duration = Duration::from_secs(5);
 
 impl Recorder {
-    /// Stays connected to the broker; everything that needs it runs within.
-    pub(super) async fn converse(&self, address: &BrokerLogin) {
-        let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(15));
+    /// Asks the operator for every configuration when hearing began anew.
+    pub(super) async fn ask_for_all(&self, broker: &Broker) -> Result<Infallible, Error> {
         loop {
-            let began = Instant::now();
-            let Err(error) = self.connected(address).await;
-            if began.elapsed() > Duration::from_secs(30) {
-                backoff.reset();
-            }
-            self.metrics.broker.set(0);
-            self.metrics.failed(error.reason());
-            let pause = backoff.pause();
-            tracing::warn!(error = telemetry::chain(&error), ?pause, "not connected to the broker");
-            tokio::time::sleep(pause).await;
-        }
-    }
-
-    /// One connection, until it fails.
-    async fn connected(&self, address: &BrokerLogin) -> Result<Infallible, Error> {
-        let url = address.url().map_err(|error| Error::Connect(Box::new(error.into())))?;
-        let broker = Broker::connect(&url, "dsn-recorder").await?;
-        // Configurations may have changed while we were away: the operator repeats them all.
-        let hello = Envelope::unordered("recorder", "hello", Timestamp::now(), serde_json::json!({}));
-        broker.publish(EVENTS_EXCHANGE, RECORDER_HELLO_KEY, &hello, Publish::default()).await?;
-        self.metrics.broker.set(1);
-        tracing::info!("connected to the broker");
-        tokio::select! {
-            ended = self.hear(&broker) => ended,
-            ended = self.tell(&broker) => ended,
-            ended = self.summarise(&broker) => ended,
-            ended = self.enumerate(&broker) => ended,
+            self.asking.notified().await;
+            // Until it is said, the next connection has it to say.
+            self.asking.notify_one();
+            let hello = Envelope::unordered("recorder", "hello", Timestamp::now(), serde_json::json!({}));
+            broker.publish(EVENTS_EXCHANGE, RECORDER_HELLO_KEY, &hello, Publish::default()).await?;
+            self.asking.notified().await;
         }
     }
 
     /// Sends what waits in the outbox, in its order.
-    async fn tell(&self, broker: &Broker) -> Result<Infallible, Error> {
+    pub(super) async fn tell(&self, broker: &Broker) -> Result<Infallible, Error> {
         loop {
             let waiting = match self.reader.outgoing(100).await {
                 Ok(waiting) => waiting,
@@ -78,6 +52,8 @@ impl Recorder {
                 self.outgoing.notified().await;
                 continue;
             }
+            let mut sent = None;
+            let mut ended = Ok(());
             for message in waiting {
                 let how = Publish::mandatory();
                 match broker.publish_text(&message.exchange, &message.key, message.body.as_bytes(), how).await {
@@ -87,20 +63,26 @@ impl Recorder {
                     Err(error @ Error::Unroutable { .. }) => {
                         tracing::debug!(error = telemetry::chain(&error), "dropped a message");
                     }
-                    Err(error) => return Err(error),
+                    Err(error) => {
+                        ended = Err(error);
+                        break;
+                    }
                 }
-                if let Err(error) = self.writer.sent(message.id).await {
-                    // It will be sent again: every message of ours is idempotent.
-                    self.troubled(&error);
-                    tokio::time::sleep(RETRY).await;
-                    break;
-                }
+                sent = Some(message.id);
             }
+            // One commit for all of them. Those that are sent again for lack of it are idempotent, as every message of ours.
+            if let Some(last) = sent
+                && let Err(error) = self.writer.sent(last).await
+            {
+                self.troubled(&error);
+                tokio::time::sleep(RETRY).await;
+            }
+            ended?;
         }
     }
 
     /// Tells the operator about every pipeline, at once when something coarse changed and every half minute.
-    async fn summarise(&self, broker: &Broker) -> Result<Infallible, Error> {
+    pub(super) async fn summarise(&self, broker: &Broker) -> Result<Infallible, Error> {
         loop {
             match self.summaries().await {
                 Ok(summaries) => {
@@ -119,7 +101,7 @@ impl Recorder {
     }
 
     /// Tells the operator which cameras are taken to exist: it may have been off when one was deleted.
-    async fn enumerate(&self, broker: &Broker) -> Result<Infallible, Error> {
+    pub(super) async fn enumerate(&self, broker: &Broker) -> Result<Infallible, Error> {
         loop {
             match self.reader.cameras().await {
                 Ok(mut cameras) => {

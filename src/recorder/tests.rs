@@ -1,6 +1,9 @@
 //! The loops against a storage group with the traps of the real one.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use jiff::Timestamp;
 
@@ -9,7 +12,8 @@ use crate::{
     catalogue::{Fact, fixture, fixture::*},
     clients::groups::Groups,
     domain::{
-        control::{Envelope, Readd, Stored, StreamConfig},
+        control::{Envelope, InstanceReport, Phase, Readd, Stored, StreamConfig},
+        id::{InstanceUid, Role},
         segment::GapReason,
         token::MasterKey,
     },
@@ -272,6 +276,26 @@ async fn a_lost_member_is_left_out_and_the_rest_is_pinned() {
     assert_eq!(world.group.get(|state| state.pins.len()), 1);
 }
 
+/// With a hundred cameras there are news four times a second, and each asked the cluster about every pin on its way.
+#[tokio::test]
+async fn news_do_not_make_the_cluster_be_asked_more_often() {
+    let world = world().await;
+    world.group.set(|state| state.holders = 0);
+    world.record(segments(1, 0..3, 0)).await;
+    let mut rolling = Rolling::default();
+    let mut round = async || world.recorder.round(&mut rolling).await.expect("works");
+    let begun = Instant::now();
+    round().await;
+    for _ in 0..10 {
+        assert!(round().await.is_some_and(|pause| pause <= Duration::from_secs(1)));
+    }
+    let looked = world.group.get(|state| state.looked);
+    assert!(looked as u64 <= begun.elapsed().as_secs(), "once a second: {looked} in {:?}", begun.elapsed());
+    world.record(segments(1, 15..18, 0)).await;
+    round().await;
+    assert_eq!(world.group.get(|state| state.pins.len()), 2, "what is new is pinned at once");
+}
+
 fn brief() -> Fact {
     Fact::Stream(2, Box::new(StreamConfig { retention_seconds: 1000, ..stream_config() }))
 }
@@ -406,4 +430,56 @@ async fn agents_speak_for_their_own_namespace_only() {
     };
     assert_eq!(say("dsn-other", stolen(|s| s.camera_name = "other/camera".into())).await.segments, 0);
     assert_eq!(say("dsn-other", stolen(|s| s.camera = "new-uid".into())).await.segments, 0);
+}
+
+fn reports(instance: InstanceUid, seconds: i64) -> Fact {
+    let report = InstanceReport { phase: Phase::Running, session: Some(session(1)), ..InstanceReport::default() };
+    Fact::State { instance, at: at(seconds), report: Box::new(report) }
+}
+
+/// An agent could let instances of its invention, or another's transcoder, start and stop in the ledger.
+#[tokio::test]
+async fn an_agent_reports_of_its_own_instances_only() {
+    let world = world().await;
+    let transcoder = InstanceUid::of("pipeline-uid", "camera-uid", Role::Transcoder, 0);
+    let with_ladder = StreamConfig { transcoder: Some(transcoder), ..stream_config() };
+    world.record(vec![Fact::Stream(2, Box::new(with_ladder))]).await;
+    let invented = InstanceUid::of("nobody", "nowhere", Role::Capture, 0);
+    let say = async |namespace: &str, instance: InstanceUid, seconds: i64| {
+        let heard = Heard { fact: reports(instance, seconds), user: Some(format!("dsn-{namespace}")) };
+        let recorded = world.recorder.take_in(&[heard], at(600)).await.expect("works");
+        recorded.instances.len()
+    };
+    for (namespace, instance, told) in [
+        ("other", instance(), 0),
+        ("other", transcoder, 0),
+        ("other", invented, 0),
+        ("demo", invented, 0),
+        ("demo", instance(), 1),
+        ("demo", transcoder, 1),
+    ] {
+        assert_eq!(say(namespace, instance, 1).await, told, "{namespace} of {instance}");
+    }
+    assert_eq!(world.recorder.reader.ledger(0, 10).await.expect("reads").len(), 2);
+}
+
+/// After an outage an agent may be back at the broker before the operator has told of its camera.
+#[tokio::test]
+async fn what_an_instance_says_before_it_is_known_is_in_the_ledger_once_it_is() {
+    let group = group::group().await;
+    let Fixture { writer, reader, _folder: folder } = catalogue().await;
+    let recorder = recorder(&group, writer, reader);
+    let world = World { group, recorder, folder };
+    let heard = |namespace: &str, seconds: i64| Heard {
+        fact: reports(instance(), seconds),
+        user: Some(format!("dsn-{namespace}")),
+    };
+    let take_in = async |heard: Vec<Heard>| world.recorder.take_in(&heard, at(600)).await.expect("works");
+    assert!(take_in(vec![heard("demo", 1)]).await.instances.is_empty());
+    assert!(take_in(vec![heard("demo", 2)]).await.instances.is_empty());
+    let told: Vec<Heard> = configured().into_iter().map(|fact| Heard { fact, user: None }).collect();
+    assert_eq!(take_in(told).await.instances.len(), 1);
+    let rows = world.recorder.reader.ledger(0, 10).await.expect("reads");
+    assert_eq!(rows.iter().map(|row| row.kind.as_str()).collect::<Vec<_>>(), ["start"]);
+    assert!(rows[0].body.contains(&at(2).to_string()), "its newest word: {}", rows[0].body);
 }

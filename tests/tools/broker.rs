@@ -4,7 +4,7 @@ use std::{
     io::{Read, Write},
     net::{Ipv4Addr, Shutdown, TcpListener, TcpStream},
     os::unix::process::CommandExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
         Arc, Mutex,
@@ -42,10 +42,8 @@ impl RabbitMq {
         std::fs::write(&config, settings).expect("writes");
         std::fs::write(folder.path().join("enabled_plugins"), "[rabbitmq_management].").expect("writes");
         let log = std::fs::File::create(folder.path().join("log")).expect("a log");
-        let server = Command::new(program)
-            .env("HOME", folder.path())
-            .env("LC_ALL", "C.UTF-8")
-            .env("RABBITMQ_NODENAME", format!("dsn{port}@localhost"))
+        let mut server = Command::new(program);
+        identified(&mut server, folder.path(), port, epmd_port)
             .env("RABBITMQ_CONFIG_FILE", &config)
             .env("RABBITMQ_CONF_ENV_FILE", "/dev/null")
             .env("RABBITMQ_ENABLED_PLUGINS_FILE", folder.path().join("enabled_plugins"))
@@ -53,17 +51,13 @@ impl RabbitMq {
             .env("RABBITMQ_LOG_BASE", folder.path().join("logs"))
             .env("RABBITMQ_LOGS", "-")
             .env("RABBITMQ_DIST_PORT", dist_port.to_string())
-            .env("ERL_EPMD_PORT", epmd_port.to_string())
-            .env("ERL_EPMD_ADDRESS", "127.0.0.1")
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a log"))
             .stderr(log)
-            .process_group(0)
-            .spawn()
-            .expect("RabbitMQ starts");
+            .process_group(0);
+        let server = server.spawn().expect("RabbitMQ starts");
         let broker = Self { server, port, management_port, epmd_port, folder };
-        let log = || std::fs::read_to_string(broker.folder.path().join("log")).unwrap_or_default();
-        eventually("RabbitMQ listens", Duration::from_secs(60), log, || broker.speaks());
+        eventually("RabbitMQ listens", Duration::from_secs(60), || broker.log(), || broker.speaks());
         broker
     }
 
@@ -81,6 +75,33 @@ impl RabbitMq {
 
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Short of memory: it takes no more messages.
+    pub fn alarm(&self) {
+        self.control(&["set_vm_memory_high_watermark", "0.000001"]);
+        eventually(
+            "the alarm",
+            Duration::from_secs(30),
+            || self.log(),
+            || self.log().contains("memory resource limit alarm set").then_some(()),
+        );
+    }
+
+    /// It has memory enough again.
+    pub fn calm(&self) {
+        self.control(&["set_vm_memory_high_watermark", "0.6"]);
+    }
+
+    fn control(&self, arguments: &[&str]) {
+        let mut program = Command::new(PathBuf::from(PROGRAMS).join("rabbitmqctl"));
+        let program = identified(&mut program, self.folder.path(), self.port, self.epmd_port);
+        let done = program.args(arguments).output().expect("rabbitmqctl starts");
+        assert!(done.status.success(), "rabbitmqctl {arguments:?}: {done:?}");
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
     /// Address of the management API; `guest`, as for everything.
@@ -108,6 +129,16 @@ impl Drop for RabbitMq {
             std::thread::sleep(Duration::from_millis(100));
         }
     }
+}
+
+/// The environment by which its programs find each other and nobody else's.
+fn identified<'a>(program: &'a mut Command, folder: &Path, port: u16, epmd_port: u16) -> &'a mut Command {
+    program
+        .env("HOME", folder)
+        .env("LC_ALL", "C.UTF-8")
+        .env("RABBITMQ_NODENAME", format!("dsn{port}@localhost"))
+        .env("ERL_EPMD_PORT", epmd_port.to_string())
+        .env("ERL_EPMD_ADDRESS", "127.0.0.1")
 }
 
 /// A TCP forwarder that can be cut: a broker that is away, for the one who uses it.

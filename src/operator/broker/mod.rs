@@ -22,10 +22,12 @@ use crate::domain::{
 };
 
 pub mod fleet;
+mod heard;
 pub mod supervisor;
 mod sweep;
 pub mod topology;
 pub mod wanted;
+mod work;
 
 /// Why the broker is of no use at the moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -260,9 +262,14 @@ impl Desk {
         self.inner().known_cameras = cameras;
     }
 
-    fn instance_asks(&self, uid: InstanceUid) -> bool {
+    fn instance_asks(&self, uid: InstanceUid) {
+        self.inner().wanted.instance_asks(uid);
         self.wake.notify_one();
-        self.inner().wanted.instance_asks(uid)
+    }
+
+    /// Where an instance that is wanted belongs.
+    fn namespace_of(&self, uid: InstanceUid) -> Option<String> {
+        self.inner().wanted.get(uid).map(|instance| instance.pipeline.namespace.clone())
     }
 
     fn reported(&self, uid: InstanceUid, report: InstanceReport, now: Timestamp) -> Concerned {

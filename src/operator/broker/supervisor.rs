@@ -1,18 +1,19 @@
-//! The task that holds the connection to the broker: declares, publishes what reconciles left on the desk, listens, and
-//! connects again for ever.
+//! The task that holds the connection to the broker: listens, has the desk worked off and what is left over swept up, side
+//! by side, and connects again for ever.
 //!
 //! Not here: what is to be said (reconciles decide) and what it means (the desk knows). Run by the leading operator only.
 
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
+use futures::Stream;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
-use serde::de::DeserializeOwned;
 use serde_json::json;
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use super::{Concerned, Desk, Trouble, sweep, topology, wanted::Job};
+use super::{Concerned, Desk, Trouble, sweep, topology};
 use crate::{
     clients::{
         broker::{self, Broker, Delivery, Publish},
@@ -20,12 +21,8 @@ use crate::{
     },
     domain::{
         control::{
-            Ack, CONTROL_EXCHANGE, EVENTS_EXCHANGE, Envelope, HEARTBEAT_QUEUE, Hello, INSTANCE_QUEUE_PREFIX,
-            InstanceReport, KNOWN_CAMERAS_KEY, KnownCameras, OPERATOR_QUEUE, RECORDER_HELLO_KEY, SUMMARY_KEY,
-            StreamOrphaned, Summary, camera_config_key, instance_key, instance_queue, stream_config_key,
-            stream_orphaned_key,
+            CONTROL_EXCHANGE, Envelope, HEARTBEAT_QUEUE, INSTANCE_QUEUE_PREFIX, OPERATOR_QUEUE, RECORDER_HELLO_KEY,
         },
-        id::InstanceUid,
         token::Purpose,
     },
     operator::{backoff, context::Context, error::short, watch::Triggers},
@@ -33,7 +30,7 @@ use crate::{
 };
 
 /// Longest pause between two attempts to connect.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// What we are called in the broker's list of connections.
 const NAME: &str = "dsn operator";
 /// How often silence and lag are looked for.
@@ -45,7 +42,7 @@ const SWEEP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Why a session with the broker ended.
 #[derive(Debug, thiserror::Error)]
-enum SessionError {
+pub(super) enum SessionError {
     #[error(transparent)]
     Broker(#[from] broker::Error),
     #[error("{0}")]
@@ -69,7 +66,7 @@ impl SessionError {
 
 /// Works until shutdown.
 pub async fn run(ctx: Arc<Context>, triggers: Triggers, shutdown: CancellationToken) {
-    let mut supervisor = Supervisor { ctx, triggers, suspects: sweep::Suspects::default(), credentials: None };
+    let mut supervisor = Supervisor { ctx, triggers, suspects: Mutex::default(), credentials: None };
     let mut attempt = 0;
     loop {
         let began = std::time::Instant::now();
@@ -100,81 +97,45 @@ pub async fn run(ctx: Arc<Context>, triggers: Triggers, shutdown: CancellationTo
     }
 }
 
-struct Supervisor {
-    ctx: Arc<Context>,
+pub(super) struct Supervisor {
+    pub(super) ctx: Arc<Context>,
     triggers: Triggers,
-    suspects: sweep::Suspects,
+    /// Kept over sessions: its two looks lie ten minutes apart.
+    suspects: Mutex<sweep::Suspects>,
     /// As last read: the API server may be away when the broker comes back.
     credentials: Option<(String, String)>,
 }
 
 /// What a session works with.
-struct Session {
-    broker: Broker,
-    admin: BrokerAdmin,
-    queue_type: &'static str,
+pub(super) struct Session {
+    pub(super) broker: Broker,
+    pub(super) admin: BrokerAdmin,
+    pub(super) queue_type: &'static str,
 }
 
+/// A consumer's messages.
+trait Deliveries: Stream<Item = Result<Delivery, broker::Error>> + Unpin {}
+impl<S: Stream<Item = Result<Delivery, broker::Error>> + Unpin> Deliveries for S {}
+
 impl Supervisor {
-    fn desk(&self) -> &Desk {
+    pub(super) fn desk(&self) -> &Desk {
         &self.ctx.desk
     }
 
-    async fn session(&mut self) -> Result<std::convert::Infallible, SessionError> {
+    /// One connection, until it is of no use any more.
+    async fn session(&mut self) -> Result<Infallible, SessionError> {
         let session = self.connect().await?;
-        let mut events = session.broker.consume(OPERATOR_QUEUE, 100).await?;
-        let mut heartbeats = session.broker.consume(HEARTBEAT_QUEUE, 500).await?;
+        let events = session.broker.consume(OPERATOR_QUEUE, 100).await?;
+        let heartbeats = session.broker.consume(HEARTBEAT_QUEUE, 500).await?;
         self.desk().connected(Timestamp::now());
         self.ctx.metrics.broker_connected.set(1);
         tracing::info!(vhost = self.ctx.config.broker.vhost, "connected to the broker");
         self.trigger(self.desk().all()).await;
-
-        let mut tick = tokio::time::interval(TICK);
-        let mut sweep = tokio::time::interval_at(tokio::time::Instant::now() + SWEEP / 10, SWEEP);
-        let mut failures = 0;
-        let mut retry_at = None;
-        loop {
-            // Everything that makes work wakes the desk; what failed waits for its time, whatever is heard meanwhile.
-            tokio::select! {
-                () = self.desk().woken() => {}
-                () = sleep_until(retry_at) => {}
-                delivery = broker::next(&mut events) => {
-                    let delivery = delivery?;
-                    if delivery.key == RECORDER_HELLO_KEY {
-                        // It says so whenever it begins anew: also when somebody deleted its queue.
-                        self.furnish(&session.broker, session.queue_type).await?;
-                    }
-                    self.hear(delivery).await?;
-                    continue;
-                }
-                delivery = broker::next(&mut heartbeats) => {
-                    self.hear(delivery?).await?;
-                    continue;
-                }
-                _ = tick.tick() => {
-                    self.tick().await;
-                    if !session.broker.is_open() {
-                        return Err(broker::Error::Timeout.into());
-                    }
-                    continue;
-                }
-                _ = sweep.tick() => {
-                    let looked =
-                        sweep::sweep(&self.ctx, &self.ctx.desk, &session.admin, &mut self.suspects, Timestamp::now());
-                    // Nothing is heard meanwhile: an API server that swallows a request must not stop the control plane.
-                    match tokio::time::timeout(SWEEP_TIMEOUT, looked).await {
-                        Ok(Ok(())) => {}
-                        Ok(Err(error)) => {
-                            tracing::info!(error = chain(&error), "the sweep ended early; it comes again");
-                        }
-                        Err(_) => tracing::info!("the sweep took too long; it comes again"),
-                    }
-                    continue;
-                }
-            }
-            failures = if self.work(&session).await? { 0 } else { failures + 1 };
-            retry_at =
-                (failures > 0).then(|| tokio::time::Instant::now() + backoff::pause(failures).min(LONGEST_PAUSE));
+        let this = &*self;
+        tokio::select! {
+            ended = this.listen(&session, events, heartbeats) => ended,
+            ended = this.work(&session) => ended,
+            ended = this.sweep(&session) => ended,
         }
     }
 
@@ -207,6 +168,10 @@ impl Supervisor {
         if let Err(error) = admin.ensure_policy(topology::INSTANCE_POLICY, &pattern, &bound).await {
             tracing::info!(error = chain(&error), "can't bound the instances' queues");
         }
+        // Trap: a broker short of memory or disk lets everybody in and takes no message. Called connected, it would be given
+        // up with the first job, again and again, and every Pipeline told each time. No queue takes this one.
+        let probe = Envelope::unordered("operator", "probe", Timestamp::now(), json!({}));
+        broker.publish(CONTROL_EXCHANGE, "probe", &probe, Publish::default()).await?;
         Ok(Session { broker, admin, queue_type })
     }
 
@@ -264,119 +229,55 @@ impl Supervisor {
         }
     }
 
-    /// Works off the desk; `false` when something has to be tried again.
-    async fn work(&self, session: &Session) -> Result<bool, SessionError> {
-        let mut concerned = Concerned::default();
-        let mut well = true;
-        for job in self.desk().jobs() {
-            let result = self.job(session, &job).await;
-            if let Job::Declare(instance) | Job::Assign(instance) = &job {
-                concerned.pipelines.insert(instance.pipeline.clone());
-            }
-            match result {
-                Ok(()) => {
-                    self.desk().done(&job);
-                    self.ctx.metrics.published(job.word());
+    /// Hears everybody, and sees who falls silent.
+    async fn listen(
+        &self,
+        session: &Session,
+        mut events: impl Deliveries,
+        mut heartbeats: impl Deliveries,
+    ) -> Result<Infallible, SessionError> {
+        let mut tick = tokio::time::interval(TICK);
+        loop {
+            tokio::select! {
+                delivery = broker::next(&mut events) => {
+                    let delivery = delivery?;
+                    if delivery.key == RECORDER_HELLO_KEY {
+                        // It says so whenever it begins anew: also when somebody deleted its queue.
+                        self.furnish(&session.broker, session.queue_type).await?;
+                    }
+                    self.hear(delivery).await?;
                 }
-                Err(JobError::Broker(error)) if !session.broker.is_open() => return Err(error.into()),
-                Err(error) => {
-                    well = false;
-                    tracing::warn!(job = job.word(), error = chain(&error), "failed at the broker; trying again");
-                    if let (Job::Assign(instance), JobError::Broker(broker::Error::Unroutable { .. })) = (&job, &error)
-                    {
-                        self.desk().queue_missing(instance.uid);
-                    } else {
-                        self.desk().failed(&job, &chain(&error));
+                delivery = broker::next(&mut heartbeats) => self.hear(delivery?).await?,
+                _ = tick.tick() => {
+                    self.tick().await;
+                    if !session.broker.is_open() {
+                        return Err(broker::Error::Timeout.into());
                     }
                 }
             }
         }
-        self.trigger(concerned).await;
-        Ok(well)
-    }
-
-    async fn job(&self, session: &Session, job: &Job) -> Result<(), JobError> {
-        let now = Timestamp::now();
-        let broker = &session.broker;
-        match job {
-            Job::User(namespace) => {
-                let password = self.ctx.master.derive(Purpose::Broker, namespace);
-                let user = topology::agent_user(namespace);
-                let permissions = topology::agent_permissions();
-                session.admin.ensure_user(&user, &password, topology::AGENT_TAG, &permissions).await?;
-            }
-            Job::Declare(instance) => topology::declare_instance(broker, session.queue_type, instance).await?,
-            Job::Assign(instance) => {
-                let key = instance_key(instance.uid, instance.command);
-                broker.publish_text(CONTROL_EXCHANGE, &key, instance.text.as_bytes(), Publish::mandatory()).await?;
-            }
-            Job::Stream(config, revision) => {
-                let mut message = Envelope::unordered(config.stream.to_string(), "stream", now, config);
-                message.revision = *revision;
-                let key = stream_config_key(config.stream);
-                broker.publish(EVENTS_EXCHANGE, &key, &message, Publish::mandatory()).await?;
-            }
-            Job::Orphan(stream) => {
-                let message =
-                    Envelope::unordered(stream.to_string(), "orphan", now, StreamOrphaned { stream: *stream });
-                broker.publish(EVENTS_EXCHANGE, &stream_orphaned_key(*stream), &message, Publish::mandatory()).await?;
-            }
-            Job::Camera(config, revision) => {
-                let mut message = Envelope::unordered(config.camera.uid.clone(), "camera", now, config);
-                message.revision = *revision;
-                let key = camera_config_key(&config.camera.uid);
-                broker.publish(EVENTS_EXCHANGE, &key, &message, Publish::mandatory()).await?;
-            }
-            Job::DeleteQueue(uid) => broker.delete_queue(&instance_queue(*uid)).await?,
-        }
-        Ok(())
     }
 
     /// Takes in one message.
     async fn hear(&self, delivery: Delivery) -> Result<(), SessionError> {
-        let concerned = self.take(&delivery.key, &delivery.body);
+        let concerned = self.desk().hear(&delivery.key, delivery.user.as_deref(), &delivery.body, Timestamp::now());
         self.trigger(concerned).await;
         delivery.ack().await?;
         Ok(())
     }
 
-    fn take(&self, key: &str, body: &[u8]) -> Concerned {
-        let now = Timestamp::now();
-        if key == SUMMARY_KEY {
-            return parse::<Summary>(key, body).map(|s| self.desk().summarised(s, now)).unwrap_or_default();
-        }
-        if key == KNOWN_CAMERAS_KEY {
-            if let Some(known) = parse::<KnownCameras>(key, body) {
-                self.desk().cameras_known(known.cameras);
+    /// Looks for what is left of objects that are gone.
+    async fn sweep(&self, session: &Session) -> Result<Infallible, SessionError> {
+        let mut suspects = self.suspects.lock().await;
+        let mut sweep = tokio::time::interval_at(tokio::time::Instant::now() + SWEEP / 10, SWEEP);
+        loop {
+            sweep.tick().await;
+            let looked = sweep::sweep(&self.ctx, self.desk(), &session.admin, &mut suspects, Timestamp::now());
+            match tokio::time::timeout(SWEEP_TIMEOUT, looked).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::info!(error = chain(&error), "the sweep ended early; it comes again"),
+                Err(_) => tracing::info!("the sweep took too long; it comes again"),
             }
-            return Concerned::default();
-        }
-        if key == RECORDER_HELLO_KEY {
-            tracing::info!("the recorder asks for every configuration");
-            self.desk().recorder_asks();
-            return Concerned::default();
-        }
-        let mut words = key.split('.');
-        let (Some("evt"), Some(uid), Some(event), None) = (words.next(), words.next(), words.next(), words.next())
-        else {
-            return Concerned::default();
-        };
-        let Ok(uid) = uid.parse::<InstanceUid>() else { return Concerned::default() };
-        match event {
-            "hello" => {
-                if let Some(hello) = parse::<Hello>(key, body) {
-                    let known = self.desk().instance_asks(uid);
-                    tracing::info!(%uid, revision = hello.revision, known, "an agent says hello");
-                }
-                Concerned::default()
-            }
-            "ack" => {
-                parse::<Ack>(key, body).map(|ack| self.desk().acknowledged(uid, ack.revision, now)).unwrap_or_default()
-            }
-            "state" | "heartbeat" => parse::<InstanceReport>(key, body)
-                .map(|report| self.desk().reported(uid, report, now))
-                .unwrap_or_default(),
-            _ => Concerned::default(),
         }
     }
 
@@ -390,7 +291,7 @@ impl Supervisor {
         self.trigger(self.desk().tick(now)).await;
     }
 
-    async fn trigger(&self, concerned: Concerned) {
+    pub(super) async fn trigger(&self, concerned: Concerned) {
         for pipeline in concerned.pipelines {
             self.triggers.pipeline(&pipeline.namespace, &pipeline.name).await;
         }
@@ -398,29 +299,4 @@ impl Supervisor {
             self.triggers.camera(&camera.namespace, &camera.name).await;
         }
     }
-}
-
-/// Until then; for ever when there is no such time.
-async fn sleep_until(time: Option<tokio::time::Instant>) {
-    match time {
-        Some(time) => tokio::time::sleep_until(time).await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Why one job failed.
-#[derive(Debug, thiserror::Error)]
-enum JobError {
-    #[error(transparent)]
-    Broker(#[from] broker::Error),
-    #[error(transparent)]
-    Admin(#[from] broker_admin::Error),
-}
-
-/// The data of a message; one that can't be read is said and dropped, for it would come again and again.
-fn parse<T: DeserializeOwned>(key: &str, body: &[u8]) -> Option<T> {
-    serde_json::from_slice::<Envelope<T>>(body)
-        .map(|envelope| envelope.data)
-        .map_err(|error| tracing::warn!(key, %error, "dropping a message that can't be read"))
-        .ok()
 }

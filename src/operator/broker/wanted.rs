@@ -209,15 +209,15 @@ impl Wanted {
         self.cameras.values_mut().for_each(|held| held.told = false);
     }
 
-    /// An agent started, or its queue was found missing: it is told again.
-    pub fn instance_asks(&mut self, uid: InstanceUid) -> bool {
-        self.instances.get_mut(&uid).is_some_and(|held| {
+    /// An agent started: it is told again.
+    pub fn instance_asks(&mut self, uid: InstanceUid) {
+        if let Some(held) = self.instances.get_mut(&uid) {
             held.assigned = false;
-            true
-        })
+        }
     }
 
-    /// What is to be done, in order: users, queues, assignments, configurations, removals.
+    /// What is to be done, in order: users, configurations, queues, assignments, removals. Each kind needs what the kinds
+    /// before it brought in place; within a kind nothing depends on anything.
     pub fn jobs(&self) -> Vec<Job> {
         let users = self.users.iter().filter(|(_, done)| !**done).map(|(namespace, _)| Job::User(namespace.clone()));
         let declare = self
@@ -244,8 +244,9 @@ impl Wanted {
             .chain(self.orphans.iter().map(|stream| Job::Orphan(*stream)))
             .chain(self.cameras_to_bury.values().map(|(camera, revision)| Job::Camera(camera.clone(), *revision)));
         let queues = self.queues_to_delete.iter().map(|uid| Job::DeleteQueue(*uid));
-        // Cameras before streams: the recorder knows what a stream refers to.
-        users.chain(declare).chain(assign).chain(cameras).chain(streams).chain(buried).chain(queues).collect()
+        // Cameras before streams: the recorder knows what a stream refers to. Both before queues: it believes an agent only
+        // about instances it knows.
+        users.chain(cameras).chain(streams).chain(declare).chain(assign).chain(buried).chain(queues).collect()
     }
 
     /// A job is done. What changed its mind meanwhile stays to be done.
@@ -336,28 +337,38 @@ impl Wanted {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod fixture {
     use super::*;
     use crate::domain::id::Role;
 
-    fn object(name: &str) -> ObjectRef {
+    pub fn object(name: &str) -> ObjectRef {
         ObjectRef { namespace: "n".into(), name: name.into(), uid: format!("uid-{name}") }
     }
 
-    fn instance(revision: u64) -> WantedInstance {
-        let uid = InstanceUid::of("p", "c", Role::Capture, 0);
+    /// The instance of pipeline `p` and camera `c`, at a revision.
+    pub fn instance(revision: u64) -> WantedInstance {
+        WantedInstance { revision, text: format!("revision {revision}"), ..of("p") }
+    }
+
+    /// One of many.
+    pub fn numbered(number: u32) -> WantedInstance {
+        of(&format!("p{number}"))
+    }
+
+    fn of(pipeline: &str) -> WantedInstance {
+        let uid = InstanceUid::of(pipeline, "c", Role::Capture, 0);
         WantedInstance {
             uid,
-            pipeline: object("p"),
+            pipeline: object(pipeline),
             camera: object("c"),
             activity: Activity::Running,
             command: Command::Apply,
-            revision,
-            text: format!("revision {revision}"),
+            revision: 1,
+            text: "revision 1".to_owned(),
             stream: Some(StreamConfig {
-                stream: StreamId::of("p", "c"),
+                stream: StreamId::of(pipeline, "c"),
                 instance: uid,
-                pipeline: object("p"),
+                pipeline: object(pipeline),
                 camera: object("c"),
                 group: "default".into(),
                 replicas: 2,
@@ -370,6 +381,11 @@ mod tests {
             }),
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{fixture::*, *};
 
     fn words(wanted: &Wanted) -> Vec<&'static str> {
         wanted.jobs().iter().map(Job::word).collect()
@@ -385,7 +401,7 @@ mod tests {
     fn a_new_instance_gets_queue_assignment_and_stream_and_then_there_is_nothing_to_do() {
         let mut wanted = Wanted::default();
         assert!(wanted.instance(instance(1)));
-        assert_eq!(words(&wanted), ["declare", "assignment", "stream"]);
+        assert_eq!(words(&wanted), ["stream", "declare", "assignment"]);
         work_off(&mut wanted);
         assert!(words(&wanted).is_empty());
         assert!(!wanted.instance(instance(1)));
@@ -439,7 +455,7 @@ mod tests {
         wanted.instance(instance(1));
         work_off(&mut wanted);
         wanted.connected();
-        assert_eq!(words(&wanted), ["user", "declare", "assignment", "stream"]);
+        assert_eq!(words(&wanted), ["user", "stream", "declare", "assignment"]);
         wanted.forget_instance(instance(1).uid, true);
         wanted.connected();
         let jobs = wanted.jobs();
@@ -455,7 +471,7 @@ mod tests {
         wanted.instance(instance(1));
         wanted.camera(CameraConfig { camera: object("c"), site: "hq".into(), deleted: false }, 1);
         work_off(&mut wanted);
-        assert!(wanted.instance_asks(instance(1).uid));
+        wanted.instance_asks(instance(1).uid);
         assert_eq!(words(&wanted), ["assignment"]);
         work_off(&mut wanted);
         wanted.recorder_asks();
@@ -469,6 +485,6 @@ mod tests {
         work_off(&mut wanted);
         wanted.forget_instance(instance(1).uid, false);
         wanted.instance(instance(3));
-        assert_eq!(words(&wanted), ["declare", "assignment", "stream"]);
+        assert_eq!(words(&wanted), ["stream", "declare", "assignment"]);
     }
 }

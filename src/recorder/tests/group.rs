@@ -37,6 +37,8 @@ pub struct State {
     pub asked: Vec<(String, String)>,
     /// Deletions asked for.
     pub deletions: usize,
+    /// Questions about pins on their way.
+    pub looked: usize,
 }
 
 /// The running group.
@@ -102,7 +104,10 @@ impl Respond for Answer {
                 Some(record) => ResponseTemplate::new(200).set_body_json(record),
                 None => ResponseTemplate::new(404).set_body_json(json!({"code": 404, "message": "not found"})),
             },
-            ("GET", ["pins"]) => status(&state, request),
+            ("GET", ["pins"]) => {
+                state.looked += 1;
+                status(&state, request)
+            }
             other => panic!("unexpected request {other:?}"),
         }
     }
