@@ -266,12 +266,17 @@ impl Supervisor {
 
     /// Works off the desk; `false` when something has to be tried again.
     async fn work(&self, session: &Session) -> Result<bool, SessionError> {
+        use broker_admin::Error::{Answer, Request};
         let mut concerned = Concerned::default();
         let mut well = true;
         for job in self.desk().jobs() {
             let result = self.job(session, &job).await;
-            if let Job::Declare(instance) | Job::Assign(instance) = &job {
-                concerned.pipelines.insert(instance.pipeline.clone());
+            match &job {
+                Job::Declare(instance) | Job::Assign(instance) => {
+                    concerned.pipelines.insert(instance.pipeline.clone());
+                }
+                Job::User(namespace) => concerned.pipelines.extend(self.desk().pipelines_in(namespace)),
+                Job::Stream(..) | Job::Orphan(_) | Job::Camera(..) | Job::DeleteQueue(_) => {}
             }
             match result {
                 Ok(()) => {
@@ -282,11 +287,13 @@ impl Supervisor {
                 Err(error) => {
                     well = false;
                     tracing::warn!(job = job.word(), error = chain(&error), "failed at the broker; trying again");
-                    if let (Job::Assign(instance), JobError::Broker(broker::Error::Unroutable { .. })) = (&job, &error)
-                    {
-                        self.desk().queue_missing(instance.uid);
-                    } else {
-                        self.desk().failed(&job, &chain(&error));
+                    match (&job, &error) {
+                        (Job::Assign(instance), JobError::Broker(broker::Error::Unroutable { .. })) => {
+                            self.desk().queue_missing(instance.uid);
+                        }
+                        // It passes, and as a rule the user is there and its agents are at work.
+                        (Job::User(_), JobError::Admin(Request { .. } | Answer { .. })) => {}
+                        _ => self.desk().failed(&job, &chain(&error)),
                     }
                 }
             }
