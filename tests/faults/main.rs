@@ -6,6 +6,7 @@
 //! another moment of it each; with `FAULTS=all` at every moment of each.
 
 mod edits;
+mod foreign;
 mod kills;
 mod lab;
 mod proxy;
@@ -120,6 +121,7 @@ fn b3_whatever_befalls_the_operator_all_ends_where_a_fresh_one_does() {
         scope.spawn(|| kills::killed_at_any_write(&site, &fresh, all));
         scope.spawn(|| errors_of_the_api_server_are_outlived(&site, &fresh));
         scope.spawn(|| edits::b3_fifty_edits_in_five_seconds_end_as_the_last_one_alone(&site));
+        scope.spawn(|| foreign::b3_what_belongs_to_somebody_else_is_left_alone_and_said(&site));
         scope.spawn(|| {
             a_second_writer_makes_no_hot_loop(&site, &fresh);
             k5_a_second_manager_changes_nothing_of_a_sample(&site);
