@@ -34,6 +34,12 @@ pub enum Error {
         /// Its status.
         status: StatusCode,
     },
+    /// A user of that name is there and belongs to somebody else; it is never seized.
+    #[error("the broker's user {user:?} belongs to somebody else; rename or delete it, then it is made")]
+    Foreign {
+        /// Its name.
+        user: String,
+    },
 }
 
 impl Error {
@@ -43,6 +49,7 @@ impl Error {
             Self::Request { .. } => "BrokerAdminUnreachable",
             Self::Answer { status, .. } if status.as_u16() == 401 || status.as_u16() == 403 => "BrokerAdminForbidden",
             Self::Answer { .. } => "BrokerAdminFailed",
+            Self::Foreign { .. } => "ForeignUser",
         }
     }
 }
@@ -154,7 +161,7 @@ impl BrokerAdmin {
         Ok(nodes.len())
     }
 
-    /// Makes a user, or brings it to this state.
+    /// Makes a user, or brings it to this state; `tag` is the mark by which one of ours is known.
     pub async fn ensure_user(
         &self,
         name: &str,
@@ -163,6 +170,10 @@ impl BrokerAdmin {
         permissions: &Permissions,
     ) -> Result<(), Error> {
         let user = encode(name);
+        let found = self.get::<User>("look at a user", &format!("users/{user}?columns=name,tags")).await?;
+        if found.is_some_and(|found| !found.tags.iter().any(|found| found == tag)) {
+            return Err(Error::Foreign { user: name.to_owned() });
+        }
         self.put("create a user", &format!("users/{user}"), &json!({"password": password, "tags": tag})).await?;
         // Trap: a user without a row of topic permissions may publish *any* key. That row comes first; without the
         // other permissions it allows nothing yet.
@@ -279,12 +290,28 @@ mod tests {
             .await
             .expect("recorded")
             .iter()
+            .filter(|request| request.method == "PUT")
             .map(|request| request.url.path().to_owned())
             .collect();
         assert_eq!(
             paths,
             ["/api/users/dsn-cams", "/api/topic-permissions/%2F/dsn-cams", "/api/permissions/%2F/dsn-cams"]
         );
+    }
+
+    /// A new password would lock out whoever uses it, and the sweep would delete it one day.
+    #[tokio::test]
+    async fn a_user_of_somebody_else_is_left_alone() {
+        let permissions = Permissions { configure: "^$".into(), write: "^$".into(), read: "^$".into(), topic: None };
+        for (tags, puts) in [(json!([]), 0), (json!(["administrator"]), 0), (json!(["dsn-agent"]), 2)] {
+            let server = MockServer::start().await;
+            let user = Mock::given(method("GET")).and(path("/api/users/dsn-cams"));
+            let found = json!({"name": "dsn-cams", "tags": tags});
+            user.respond_with(ResponseTemplate::new(200).set_body_json(found)).mount(&server).await;
+            Mock::given(method("PUT")).respond_with(ResponseTemplate::new(204)).expect(puts).mount(&server).await;
+            let made = admin(&server).ensure_user("dsn-cams", "secret", "dsn-agent", &permissions).await;
+            assert_eq!(made.err().map(|error| error.reason()), (puts == 0).then_some("ForeignUser"));
+        }
     }
 
     #[tokio::test]

@@ -6,7 +6,7 @@
 use std::{
     collections::HashMap,
     sync::{Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// First pause.
@@ -26,15 +26,30 @@ pub fn jittered(pause: Duration) -> Duration {
 
 /// Counts failures per object.
 #[derive(Debug, Default)]
-pub struct Backoffs(Mutex<HashMap<String, u32>>);
+pub struct Backoffs(Mutex<HashMap<String, Failing>>);
+
+/// An object that failed.
+#[derive(Debug)]
+struct Failing {
+    attempts: u32,
+    /// End of its pause.
+    until: Instant,
+}
 
 impl Backoffs {
     /// One more failure of `key`: how long to wait.
-    pub fn failed(&self, key: &str) -> Duration {
-        let mut attempts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let attempt = attempts.entry(key.to_owned()).or_default();
-        let pause = pause(*attempt);
-        *attempt = attempt.saturating_add(1);
+    ///
+    /// Trap: what was written before a failure comes back as events, and each of them causes a look. Such a look within the
+    /// pause is no attempt, or the first stumble of an object with many children would cost it the longest pause.
+    pub fn failed(&self, key: &str, now: Instant) -> Duration {
+        let mut failing = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let failing = failing.entry(key.to_owned()).or_insert(Failing { attempts: 0, until: now });
+        let left = failing.until.saturating_duration_since(now);
+        if !left.is_zero() {
+            return left;
+        }
+        let pause = pause(failing.attempts);
+        *failing = Failing { attempts: failing.attempts.saturating_add(1), until: now + pause };
         pause
     }
 
@@ -59,11 +74,22 @@ mod tests {
 
     #[test]
     fn a_success_starts_over() {
-        let backoffs = Backoffs::default();
+        let (backoffs, mut now) = (Backoffs::default(), Instant::now());
         for _ in 0..10 {
-            backoffs.failed("a");
+            now += backoffs.failed("a", now);
         }
+        assert!(backoffs.failed("a", now) > FIRST);
         backoffs.reset("a");
-        assert!(backoffs.failed("a") <= FIRST);
+        assert!(backoffs.failed("a", now) <= FIRST);
+    }
+
+    #[test]
+    fn a_burst_of_events_makes_no_long_pause() {
+        let (backoffs, now) = (Backoffs::default(), Instant::now());
+        let pause = backoffs.failed("a", now);
+        for _ in 0..10 {
+            assert_eq!(backoffs.failed("a", now + pause / 2), pause - pause / 2);
+        }
+        assert!(backoffs.failed("a", now + pause) <= 2 * FIRST);
     }
 }

@@ -323,7 +323,7 @@ async fn control<K>(
             tracing::warn!(object = key, reason = error.reason(), %error, "reconcile failed");
         }
         match error.retry() {
-            Retry::Backoff => Action::requeue(ctx.backoffs.failed(&key)),
+            Retry::Backoff => Action::requeue(ctx.backoffs.failed(&key, std::time::Instant::now())),
             Retry::OnChange => Action::await_change(),
         }
     };

@@ -1,68 +1,62 @@
-//! An operator under observation: a namespace to itself, its own vhost, and the forwarder between it and the API server.
+//! An operator under observation: a namespace to itself, its own vhost, and forwarders between it and the servers.
 
 use std::{
     cell::Cell,
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     fs::{self, File},
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use base64::Engine;
-use regex::Regex;
+use axum::http::{Method, StatusCode};
+use dsn::domain::id::{InstanceUid, Role};
 use serde_json::{Value, json};
 
 use crate::{
     proxy::Proxy,
-    tools::{self, apiserver::ApiServer, broker::RabbitMq, stderr, stdout},
+    site::{KINDS, Site},
+    state::{Mask, State, difference, leave_out_instances},
+    tools,
+    traffic::{Fault, Kill, Moment, Traffic},
+    wire::Wire,
 };
 
-/// What all labs share.
-pub struct Site {
-    api: ApiServer,
-    broker: RabbitMq,
-    /// What the chart gives an operator, with [`LAB`] for the name of a lab.
-    arguments: Vec<String>,
+/// How long nothing is written by an operator that rests.
+const REST: Duration = Duration::from_secs(10);
+/// What is asked of the broker, and the fields that are compared.
+const ROWS: [(&str, &[&str]); 6] = [
+    ("queues", &["name", "durable", "auto_delete", "arguments"]),
+    ("bindings", &["source", "destination", "routing_key", "arguments"]),
+    ("exchanges", &["name", "type", "durable", "auto_delete", "internal", "arguments"]),
+    ("policies", &["name", "pattern", "definition", "apply-to", "priority"]),
+    ("permissions", &["user", "configure", "write", "read"]),
+    ("topic-permissions", &["user", "exchange", "write", "read"]),
+];
+
+/// On which way the operator writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// To the API server.
+    Api,
+    /// To the broker's management API: its vhost, users and policies.
+    Management,
+    /// To the broker: exchanges, queues, messages.
+    Amqp,
 }
 
-const LAB: &str = "name-of-the-lab";
-
-impl Site {
-    /// API server with the kinds, and a broker.
-    pub fn start() -> Self {
-        let (api, broker) = (ApiServer::start(), RabbitMq::start());
-        let site = Self { arguments: arguments(&broker), api, broker };
-        site.kubectl(&["apply", "--server-side", "-f", "crds"], "");
-        site
-    }
-
-    fn kubectl(&self, arguments: &[&str], input: &str) -> String {
-        let output = self.api.kubectl(arguments, input);
-        assert!(output.status.success(), "kubectl {arguments:?}: {}", stderr(&output));
-        stdout(&output)
-    }
-}
-
-fn arguments(broker: &RabbitMq) -> Vec<String> {
-    let external = format!(
-        "broker.external.host=127.0.0.1,broker.external.port={},broker.external.managementUrl={},\
-         broker.external.existingSecret=login",
-        broker.port(),
-        broker.management()
-    );
-    let own = format!("watchNamespace={LAB},broker.vhost={LAB},broker.bundled.enabled=false");
-    let rendered = tools::run("helm", &["template", "dsn", "charts/dsn", "--set", &own, "--set", &external]);
-    assert!(rendered.status.success(), "{}", stderr(&rendered));
-    tools::operator_arguments(&tools::documents(&stdout(&rendered)), &format!("{LAB}-system"), "operator")
+impl Way {
+    /// Each of them.
+    pub const ALL: [Self; 3] = [Self::Api, Self::Management, Self::Amqp];
 }
 
 /// One operator, its namespace and what it says.
 pub struct Lab<'a> {
     site: &'a Site,
     name: String,
-    /// Between the operator and the API server.
-    pub proxy: Proxy,
+    api: Proxy,
+    management: Proxy,
+    wire: Wire,
     operator: Arc<Mutex<Option<Child>>>,
     deaths: Cell<u32>,
 }
@@ -70,35 +64,55 @@ pub struct Lab<'a> {
 impl<'a> Lab<'a> {
     /// The namespaces; the operator is not started yet.
     pub fn new(site: &'a Site, name: &str) -> Self {
+        let server = site.server();
+        let api = Proxy::to(&site.runtime, &site.client, &server);
+        let management = Proxy::to(&site.runtime, &site.client, &site.broker.management());
+        let wire = Wire::to(&site.runtime, site.broker.port());
+        let lab =
+            Self { site, name: name.to_owned(), api, management, wire, operator: Arc::default(), deaths: Cell::new(0) };
         let kubeconfig = fs::read_to_string(site.api.kubeconfig()).expect("a kubeconfig");
-        let server = kubeconfig.split('\'').nth(1).expect("the address stands in quotes").to_owned();
-        let proxy = Proxy::to(&server);
-        let lab = Self { site, name: name.to_owned(), proxy, operator: Arc::default(), deaths: Cell::new(0) };
-        fs::write(lab.file("kubeconfig"), kubeconfig.replace(&server, lab.proxy.address())).expect("writes");
-        site.kubectl(
-            &["apply", "--server-side", "-f", "-"],
-            &format!(
-                "apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}}}\n---\n\
-                 apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}-system}}\n---\n\
-                 apiVersion: v1\nkind: Secret\nmetadata: {{name: login, namespace: {name}-system}}\n\
-                 stringData: {{username: guest, password: guest}}\n"
-            ),
-        );
+        fs::write(lab.file("kubeconfig"), kubeconfig.replace(&server, lab.api.address())).expect("writes");
+        site.furnish(name);
         lab
+    }
+
+    /// The servers.
+    pub fn site(&self) -> &'a Site {
+        self.site
     }
 
     fn file(&self, ending: &str) -> std::path::PathBuf {
         self.site.api.folder().join(format!("{}.{ending}", self.name))
     }
 
+    /// What goes through on one way.
+    pub fn traffic(&self, way: Way) -> &Traffic {
+        match way {
+            Way::Api => &self.api.traffic,
+            Way::Management => &self.management.traffic,
+            Way::Amqp => &self.wire.traffic,
+        }
+    }
+
+    /// Nothing goes wrong any more on any way; counting begins anew.
+    pub fn let_be(&self) {
+        Way::ALL.iter().for_each(|way| self.traffic(*way).set(None));
+    }
+
+    /// At the n-th write on this way, counted from now, the operator dies.
+    pub fn dies_at(&self, way: Way, n: u32, moment: Moment) {
+        self.traffic(way).set(Some(Fault::At(n, moment, self.killer())));
+    }
+
+    fn quiet_for(&self) -> Duration {
+        Way::ALL.map(|way| self.traffic(way).quiet_for()).into_iter().min().unwrap_or_default()
+    }
+
     /// Starts the operator with the arguments that the chart gives it.
     pub fn start(&self) {
-        let name = &self.name;
-        let own = |argument: &String| argument.replace(LAB, name);
-        let arguments = self.site.arguments.iter().map(own);
         let log = File::options().create(true).append(true).open(self.file("log")).expect("a log");
         let child = Command::new(env!("CARGO_BIN_EXE_dsn"))
-            .args(arguments)
+            .args(self.site.arguments(&self.name, self.wire.port(), self.management.address()))
             .arg("--metrics-listen=127.0.0.1:0")
             .env("KUBECONFIG", self.file("kubeconfig"))
             .env("DSN_LOG", "info")
@@ -114,8 +128,7 @@ impl<'a> Lab<'a> {
         self.operator.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Something that kills the operator when it is called.
-    pub fn killer(&self) -> Box<dyn Fn() + Send> {
+    fn killer(&self) -> Kill {
         let operator = self.operator.clone();
         Box::new(move || {
             if let Some(child) = operator.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
@@ -124,16 +137,25 @@ impl<'a> Lab<'a> {
         })
     }
 
+    /// SIGKILL, now.
+    pub fn kill(&self) {
+        if let Some(child) = self.child().as_mut() {
+            child.kill().expect("it can be killed");
+            child.wait().expect("it ends");
+        }
+    }
+
     /// Starts it again if it was killed. The one that follows need not wait for the Lease to run out: that is not what
     /// is tried here.
-    pub fn revive(&self) {
+    pub fn revive(&self) -> bool {
         let dead = self.child().as_mut().is_some_and(|child| !matches!(child.try_wait(), Ok(None)));
         if dead {
-            let system = format!("{}-system", self.name);
-            self.site.kubectl(&["delete", "lease", "dsn-operator", "-n", &system, "--ignore-not-found"], "");
+            let lease = format!("apis/coordination.k8s.io/v1/namespaces/{}-system/leases/dsn-operator", self.name);
+            self.site.kubernetes(Method::DELETE, &lease, None);
             self.start();
             self.deaths.set(self.deaths.get() + 1);
         }
+        dead
     }
 
     /// How often it died.
@@ -151,16 +173,73 @@ impl<'a> Lab<'a> {
         self.site.kubectl(&[&["-n", &self.name], arguments].concat(), input)
     }
 
+    fn path(&self, kind: &str, name: &str) -> String {
+        let (_, group, plural) = KINDS.iter().find(|(known, ..)| *known == kind).expect("a kind of ours");
+        format!("{group}/namespaces/{}/{plural}/{name}", self.name).trim_end_matches('/').to_owned()
+    }
+
+    fn must(&self, method: Method, path: &str, body: Option<(&str, &Value)>) -> Value {
+        let (status, answer) = self.site.kubernetes(method.clone(), path, body);
+        assert!(status.is_success(), "{method} {path}: {status}: {answer}");
+        answer
+    }
+
+    /// Somebody declares these objects.
+    pub fn declare(&self, objects: &str) {
+        for object in tools::documents(objects) {
+            let text = |at| object.pointer(at).and_then(Value::as_str).expect("kind and name");
+            let path = format!("{}?fieldManager=somebody", self.path(text("/kind"), text("/metadata/name")));
+            self.must(Method::PATCH, &path, Some(("application/apply-patch+yaml", &object)));
+        }
+    }
+
+    /// Somebody edits an object (or, with a name that ends in `/status`, says how it is).
+    pub fn edit(&self, kind: &str, name: &str, patch: &Value) {
+        self.must(Method::PATCH, &self.path(kind, name), Some(("application/merge-patch+json", patch)));
+    }
+
+    /// Somebody deletes an object.
+    pub fn delete(&self, kind: &str, name: &str) {
+        self.must(Method::DELETE, &self.path(kind, name), None);
+    }
+
+    /// An object, if it is there.
+    pub fn object(&self, kind: &str, name: &str) -> Option<Value> {
+        let (status, object) = self.site.kubernetes(Method::GET, &self.path(kind, name), None);
+        status.is_success().then_some(object)
+    }
+
+    /// The uid of an object that is there.
+    pub fn uid(&self, kind: &str, name: &str) -> String {
+        let object = self.object(kind, name).expect("it is there");
+        object["metadata"]["uid"].as_str().expect("every object has one").to_owned()
+    }
+
+    /// The capture instance of a camera in a Pipeline.
+    pub fn instance(&self, pipeline: &str, camera: &str) -> InstanceUid {
+        InstanceUid::of(&self.uid("Pipeline", pipeline), &self.uid("Camera", camera), Role::Capture, 0)
+    }
+
+    /// A condition in the status of an object: its status, its reason and its message.
+    pub fn condition(&self, kind: &str, name: &str, condition: &str) -> Option<[String; 3]> {
+        let object = self.object(kind, name)?;
+        let conditions = object.pointer("/status/conditions")?.as_array()?;
+        let found = conditions.iter().find(|found| found["type"] == condition)?;
+        Some(["status", "reason", "message"].map(|field| found[field].as_str().unwrap_or_default().to_owned()))
+    }
+
     /// Everything there is, in the API server and the broker, but for what differs between two clean runs.
-    pub fn state(&self) -> BTreeMap<String, Value> {
-        let kinds = "pipelines,cameras,storagenodes,deployments,statefulsets,services,configmaps,\
-                     persistentvolumeclaims,secrets,poddisruptionbudgets";
-        let list: Value = serde_json::from_str(&self.kubectl(&["get", kinds, "-o", "json"], "")).expect("JSON");
+    pub fn state(&self) -> State {
         let mask = Mask::new(&self.name);
-        let mut state = BTreeMap::new();
-        let items = list["items"].as_array().expect("a list");
-        let uids: BTreeSet<&str> = items.iter().filter_map(|item| item["metadata"]["uid"].as_str()).collect();
-        for item in items {
+        let mut state = State::new();
+        let list = |&(kind, ..): &(&'static str, &str, &str)| {
+            let mut list = self.must(Method::GET, &self.path(kind, ""), None);
+            let items = list["items"].as_array_mut().map(std::mem::take).unwrap_or_default();
+            items.into_iter().map(move |item| (kind, item))
+        };
+        let items: Vec<(&str, Value)> = KINDS.iter().flat_map(list).collect();
+        let uids: BTreeSet<&str> = items.iter().filter_map(|(_, item)| item["metadata"]["uid"].as_str()).collect();
+        for (kind, item) in &items {
             // No garbage collector runs here: a child without its owner is as good as gone.
             let mut owners = item["metadata"]["ownerReferences"].as_array().into_iter().flatten().peekable();
             if owners.peek().is_some()
@@ -169,10 +248,10 @@ impl<'a> Lab<'a> {
                 continue;
             }
             let mut item = item.clone();
-            let (kind, name) = (item["kind"].clone(), item["metadata"]["name"].clone());
+            let name = item["metadata"]["name"].clone();
             let metadata = item["metadata"].as_object_mut().expect("metadata");
             metadata.retain(|key, _| ["name", "labels", "annotations", "finalizers"].contains(&key.as_str()));
-            if let Some(data) = item.pointer_mut("/data").filter(|_| kind == "Secret") {
+            if let Some(data) = item.pointer_mut("/data").filter(|_| *kind == "Secret") {
                 for value in data.as_object_mut().expect("a map").values_mut() {
                     *value = "…".into();
                 }
@@ -181,10 +260,13 @@ impl<'a> Lab<'a> {
             mask.value(&mut item);
             state.insert(mask.text(&format!("{kind} {name}")), item);
         }
-        for what in ["queues", "bindings", "permissions"] {
-            for mut row in self.in_broker(what) {
-                let fields =
-                    ["name", "source", "destination", "routing_key", "arguments", "user", "configure", "write"];
+        for (what, fields) in ROWS {
+            // Those that RabbitMQ makes with a vhost are nobody's, and may be missing where that was broken off.
+            let is_rabbits = |row: &Value| {
+                what == "exchanges"
+                    && row["name"].as_str().is_none_or(|name| name.is_empty() || name.starts_with("amq."))
+            };
+            for mut row in self.in_broker(what).into_iter().filter(|row| !is_rabbits(row)) {
                 row.as_object_mut().expect("a row").retain(|key, _| fields.contains(&key.as_str()));
                 mask.value(&mut row);
                 // Trap: two of a kind look the same, and one of them may be left over.
@@ -195,31 +277,33 @@ impl<'a> Lab<'a> {
         state
     }
 
-    fn in_broker(&self, what: &str) -> Vec<Value> {
+    /// Rows of its vhost.
+    pub fn in_broker(&self, what: &str) -> Vec<Value> {
         let name = &self.name;
-        let path = if what == "permissions" { format!("vhosts/{name}/{what}") } else { format!("{what}/{name}") };
+        let path =
+            if what.ends_with("permissions") { format!("vhosts/{name}/{what}") } else { format!("{what}/{name}") };
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
-            match self.broker(&["-X", "GET"], &path) {
-                (200, list) => return list.as_array().cloned().expect("a list"),
+            match self.site.management(Method::GET, &path, None) {
+                (StatusCode::OK, list) => return list.as_array().cloned().expect("a list"),
                 // There is no such vhost yet.
-                (404, _) => return Vec::new(),
+                (StatusCode::NOT_FOUND, _) => return Vec::new(),
                 (code, answer) if Instant::now() > deadline => panic!("{path}: {code}: {answer}"),
                 _ => std::thread::sleep(Duration::from_millis(500)),
             }
         }
     }
 
-    /// Asks the broker's management API, with curl's options: status and answer.
-    fn broker(&self, options: &[&str], path: &str) -> (u16, Value) {
-        let url = format!("{}/api/{path}", self.site.broker.management());
-        let guest = base64::engine::general_purpose::STANDARD.encode("guest:guest");
-        let login = format!("Authorization: Basic {guest}");
-        let fixed = ["-sS", "-w", "\n%{http_code}", "-H", &login, &url];
-        let output = Command::new("curl").args(fixed).args(options).output().expect("curl runs");
-        let said = String::from_utf8_lossy(&output.stdout);
-        let (answer, code) = said.rsplit_once('\n').unwrap_or_default();
-        (code.parse().unwrap_or(0), serde_json::from_str(answer).unwrap_or_default())
+    /// Somebody changes something at the broker.
+    pub fn at_broker(&self, method: Method, path: &str, body: Option<&Value>) -> Value {
+        let (status, answer) = self.site.management(method.clone(), path, body);
+        assert!(status.is_success(), "{method} {path}: {status}: {answer}");
+        answer
+    }
+
+    /// Where the management API has a queue of its vhost.
+    pub fn queue(&self, queue: &str) -> String {
+        format!("queues/{}/{queue}", self.name)
     }
 
     /// Names of the queues in its vhost.
@@ -227,38 +311,52 @@ impl<'a> Lab<'a> {
         self.in_broker("queues").iter().filter_map(|queue| Some(queue["name"].as_str()?.to_owned())).collect()
     }
 
-    /// Somebody deletes a queue.
-    pub fn delete_queue(&self, queue: &str) {
-        self.broker(&["-X", "DELETE"], &format!("queues/{}/{queue}", self.name));
-    }
-
-    /// Somebody publishes an event with an empty body.
-    pub fn say(&self, key: &str) {
-        let message = json!({"routing_key": key, "payload": "{}", "payload_encoding": "string", "properties": {}});
+    /// Somebody publishes an event.
+    pub fn say(&self, key: &str, body: &Value) {
+        let message =
+            json!({"routing_key": key, "payload": body.to_string(), "payload_encoding": "string", "properties": {}});
         let path = format!("exchanges/{}/dsn.events/publish", self.name);
-        assert_eq!(self.broker(&["-d", &message.to_string()], &path).1["routed"], true, "{key}");
+        assert_eq!(self.at_broker(Method::POST, &path, Some(&message))["routed"], true, "{key}");
     }
 
     /// Waits until the state is this one and nothing is written any more: seconds, but for a queue that was no longer
     /// wanted when its operator died; the sweep of the next one looks after half a minute.
-    pub fn settles_at(&self, wanted: &BTreeMap<String, Value>, what: &str) {
+    pub fn settles_at(&self, wanted: &State, what: &str) {
+        self.is_at(wanted, Duration::from_secs(1), what);
+    }
+
+    /// As [`Self::settles_at`], and nothing is written for so long that one may call it a rest.
+    pub fn rests_at(&self, wanted: &State, what: &str) {
+        self.is_at(wanted, REST, what);
+    }
+
+    fn is_at(&self, wanted: &State, quiet: Duration, what: &str) {
         let deadline = Instant::now() + Duration::from_secs(120);
+        // Trap: quiet since before it was asked for anything, or since before it died, is no rest.
+        let mut since = Instant::now();
         loop {
-            self.revive();
-            let state = self.state();
-            if state == *wanted && self.proxy.quiet_for() > Duration::from_secs(1) {
-                return;
+            if self.revive() {
+                since = Instant::now();
             }
-            assert!(Instant::now() < deadline, "{what}: {}\n{}", difference(wanted, &state), self.log());
+            let quiet_for = self.quiet_for().min(since.elapsed());
+            // Both are looked at in the end; the cheaper one first.
+            if quiet_for >= quiet {
+                let state = self.state();
+                if state == *wanted && self.quiet_for() > quiet_for {
+                    return;
+                }
+                assert!(Instant::now() < deadline, "{what}: {}\n{}", difference(wanted, &state), self.log());
+            }
+            assert!(Instant::now() < deadline, "{what}: it does not come to rest\n{}", self.log());
             std::thread::sleep(Duration::from_millis(300));
         }
     }
 
     /// Waits until nothing has been written for a while; what there is then.
-    pub fn rest(&self) -> BTreeMap<String, Value> {
+    pub fn rest(&self) -> State {
         let begun = Instant::now();
         // Trap: quiet since before it was asked for anything is no rest.
-        while self.proxy.quiet_for().min(begun.elapsed()) < Duration::from_secs(5) {
+        while self.quiet_for().min(begun.elapsed()) < REST / 2 {
             assert!(begun.elapsed() < Duration::from_secs(60), "the operator does not come to rest:\n{}", self.log());
             std::thread::sleep(Duration::from_millis(100));
         }
@@ -281,81 +379,6 @@ impl Drop for Lab<'_> {
         if let Some(mut child) = self.child().take() {
             let _ = child.kill();
             let _ = child.wait();
-        }
-    }
-}
-
-/// No instance ever reports here: what is said of them changes with time, from "not yet" to "no more".
-fn leave_out_instances(object: &mut Value) {
-    let Some(status) = object.get_mut("status").and_then(Value::as_object_mut) else { return };
-    status.retain(|field, _| !["message", "instances"].contains(&field.as_str()));
-    if let Some(conditions) = status.get_mut("conditions").and_then(Value::as_array_mut) {
-        conditions.retain(|condition| condition["type"] != "Capturing" && condition["type"] != "Transcoding");
-    }
-}
-
-/// What is there and should not be, and the other way round.
-pub fn difference(wanted: &BTreeMap<String, Value>, found: &BTreeMap<String, Value>) -> String {
-    let mut lines = Vec::new();
-    for (name, value) in wanted {
-        match found.get(name) {
-            None => lines.push(format!("missing: {name}")),
-            Some(other) if other != value => lines.push(format!("{name}:\n  fresh: {value}\n  found: {other}")),
-            Some(_) => {}
-        }
-    }
-    lines.extend(
-        found.keys().filter(|name| !wanted.contains_key(*name)).map(|name| format!("not in a fresh one: {name}")),
-    );
-    lines.join("\n")
-}
-
-/// Takes away what two clean runs do not have in common: names of namespaces, uids, keys, times and what counts up.
-struct Mask {
-    namespace: String,
-    patterns: [(Regex, &'static str); 6],
-}
-
-impl Mask {
-    fn new(namespace: &str) -> Self {
-        let pattern = |text: &str| Regex::new(text).expect("a pattern");
-        Self {
-            namespace: namespace.to_owned(),
-            patterns: [
-                (pattern("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"), "UUID"),
-                (pattern("12D3Koo[0-9A-Za-z]+"), "PEER"),
-                // The API server's choice.
-                (pattern(r"\b10\.0\.0\.[0-9]+\b"), "SERVICE"),
-                (pattern("[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+Z"), "TIME"),
-                (pattern(r"\b[0-9a-f]{8,64}\b"), "HEX"),
-                (pattern(r#""revision":[0-9]+"#), "\"revision\":0"),
-            ],
-        }
-    }
-
-    fn text(&self, text: &str) -> String {
-        let own = text.replace(&self.namespace, "NAMESPACE");
-        self.patterns.iter().fold(own, |text, (pattern, word)| pattern.replace_all(&text, *word).into_owned())
-    }
-
-    fn value(&self, value: &mut Value) {
-        match value {
-            Value::String(text) => *text = self.text(text),
-            Value::Array(items) => items.iter_mut().for_each(|item| self.value(item)),
-            Value::Object(fields) => {
-                let masked = std::mem::take(fields).into_iter().map(|(key, mut value)| {
-                    // What the API server and a restart count is no state.
-                    if ["observedGeneration", "generation", "lastTransitionTime", "resourceVersion"]
-                        .contains(&key.as_str())
-                    {
-                        value = Value::Null;
-                    }
-                    self.value(&mut value);
-                    (self.text(&key), value)
-                });
-                *fields = masked.collect();
-            }
-            _ => {}
         }
     }
 }

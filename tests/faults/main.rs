@@ -1,25 +1,33 @@
-//! The operator under faults (row B3): killed at every write, answered with errors, fought over its children. Whatever
-//! happened, in the end everything is as a fresh one would have made it, and nothing is written any more (oracles 1–3).
+//! The operator under faults (row B3): killed at every write, answered with errors, fought over its children, beside somebody
+//! who has the names it needs. Whatever happened, in the end everything is as a fresh one would have made it, nothing of
+//! anybody else was touched, and nothing is written any more (oracles 1–3).
 //!
-//! Against the release binary, a real API server and a real RabbitMQ on loopback. A run of the whole sweep is long:
-//! `FAULTS=all`; without it every third write is tried, at another moment each.
+//! Against the release binary, a real API server and a real RabbitMQ on loopback. The operator dies at each of its writes, at
+//! another moment of it each; with `FAULTS=all` at every moment of each.
 
+mod edits;
+mod foreign;
+mod kills;
 mod lab;
 mod proxy;
+mod queues;
+mod site;
+mod state;
 #[path = "../tools/mod.rs"]
 mod tools;
+mod traffic;
+mod wire;
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
-use serde_json::Value;
+use serde_json::json;
 
 use self::{
-    lab::{Lab, Site, difference},
-    proxy::{Fault, Moment},
+    lab::{Lab, Way},
+    site::Site,
+    state::{State, difference},
+    traffic::Fault,
 };
 
 /// One node, one camera, one pipeline with a ladder: everything the operator makes, once.
@@ -46,33 +54,37 @@ spec:
 
 /// What people do, one after the other.
 const STEPS: [fn(&Lab); 3] = [
-    |lab| drop(lab.kubectl(&["apply", "-f", "-"], DECLARED)),
+    |lab| lab.declare(DECLARED),
     |lab| {
         // Another assignment, and no ladder any more: its queue and its container go.
-        let edit = r#"{"spec":{"capture":{"segmentSeconds":6},"transcode":null}}"#;
-        lab.kubectl(&["patch", "pipeline", "hq", "--type=merge", "-p", edit], "");
+        let edit = json!({"spec": {"capture": {"segmentSeconds": 6}, "transcode": null}});
+        lab.edit("Pipeline", "hq", &edit);
     },
-    |lab| drop(lab.kubectl(&["delete", "pipeline/hq", "camera/gate", "storagenode/disk", "--wait=false"], "")),
+    |lab| [("Pipeline", "hq"), ("Camera", "gate"), ("StorageNode", "disk")].iter().for_each(|(k, n)| lab.delete(k, n)),
 ];
 
-type State = BTreeMap<String, Value>;
-
-/// The state after each step without any fault, and how many writes it took in all.
+/// The state after each step without any fault, and how many writes it took on each [`Way`].
 struct Fresh {
-    states: Vec<State>,
-    writes: u32,
+    states: [State; 3],
+    writes: [[u32; 3]; 3],
+}
+
+impl Fresh {
+    /// All writes to the API server.
+    fn api_writes(&self) -> u32 {
+        self.writes.iter().map(|[api, ..]| api).sum()
+    }
 }
 
 fn fresh(site: &Site, name: &str) -> Fresh {
     let lab = Lab::new(site, name);
     lab.start();
-    lab.proxy.set(None);
-    let states = STEPS.iter().map(|step| {
+    let steps = STEPS.map(|step| {
+        lab.let_be();
         step(&lab);
-        lab.rest()
+        (lab.rest(), Way::ALL.map(|way| lab.traffic(way).writes()))
     });
-    let states: Vec<_> = states.collect();
-    Fresh { writes: lab.proxy.writes(), states }
+    Fresh { writes: steps.each_ref().map(|(_, writes)| *writes), states: steps.map(|(state, _)| state) }
 }
 
 /// What a fresh run looks like. Two clean runs must not differ, or the comparison would prove nothing.
@@ -86,13 +98,17 @@ fn reference(site: &Site) -> Fresh {
         assert!(one == other, "two clean runs differ: {}", difference(one, other));
     }
     assert!(one.states[0].keys().filter(|name| name.contains("Deployment")).count() == 1, "{:?}", one.states[0]);
-    assert!(one.states[0].keys().any(|name| name.starts_with("queues ") && name.contains("dsn.ctl.")));
+    let rows = ["queues", "bindings", "exchanges", "policies", "permissions", "topic-permissions"];
+    for row in rows {
+        assert!(one.states[0].keys().any(|name| name.starts_with(&format!("{row} "))), "{row}: {:?}", one.states[0]);
+    }
+    let control = |state: &State| state.keys().any(|name| name.starts_with("queues ") && name.contains("dsn.ctl."));
+    assert!(control(&one.states[0]) && !control(&one.states[2]), "{:?}", one.states[2]);
     let ladder = |state: &State| {
         state.iter().any(|(name, object)| name.contains("Deployment") && object.to_string().contains("\"transcoder\""))
     };
     assert!(ladder(&one.states[0]) && !ladder(&one.states[1]), "{:?}", one.states[1]);
-    assert!(!one.states[2].keys().any(|name| name.contains("dsn.ctl.")), "{:?}", one.states[2]);
-    Fresh { writes: one.writes.min(other.writes), ..one }
+    one
 }
 
 /// B3, oracles 1 to 3. One test, because its parts share servers that end with it.
@@ -100,50 +116,17 @@ fn reference(site: &Site) -> Fresh {
 fn b3_whatever_befalls_the_operator_all_ends_where_a_fresh_one_does() {
     let site = Site::start();
     let fresh = reference(&site);
-    killed_at_any_write(&site, &fresh);
+    let all = std::env::var("FAULTS").is_ok_and(|faults| faults == "all");
     std::thread::scope(|scope| {
+        scope.spawn(|| kills::killed_at_any_write(&site, &fresh, all));
         scope.spawn(|| errors_of_the_api_server_are_outlived(&site, &fresh));
+        scope.spawn(|| edits::b3_fifty_edits_in_five_seconds_end_as_the_last_one_alone(&site));
+        scope.spawn(|| foreign::b3_what_belongs_to_somebody_else_is_left_alone_and_said(&site));
         scope.spawn(|| {
             a_second_writer_makes_no_hot_loop(&site, &fresh);
-            a_deleted_queue_of_the_recorder_comes_back(&site, &fresh);
             k5_a_second_manager_changes_nothing_of_a_sample(&site);
+            queues::c1_a_deleted_queue_comes_back_and_its_messages_are_heard_again(&site, &fresh);
         });
-    });
-}
-
-/// Goes through all steps; whatever was broken by then, each ends where a fresh one does.
-fn steps_end_as_fresh(lab: &Lab, fresh: &Fresh, what: &str) {
-    for (n, step) in STEPS.iter().enumerate() {
-        step(lab);
-        lab.settles_at(&fresh.states[n], &format!("{what}, after step {n}"));
-    }
-}
-
-/// SIGKILL at the writes of a reconcile, before, between commit and answer, and after the answer.
-fn killed_at_any_write(site: &Site, fresh: &Fresh) {
-    let all = std::env::var("FAULTS").is_ok_and(|faults| faults == "all");
-    // A revived operator says some things again: the last writes come later than in a fresh run.
-    let last = if all { fresh.writes + 5 } else { fresh.writes };
-    eprintln!("a fresh run takes {} writes", fresh.writes);
-    let moments = [Moment::Before, Moment::Committed, Moment::Answered];
-    std::thread::scope(|scope| {
-        for (m, moment) in (0_u32..).zip(moments) {
-            scope.spawn(move || {
-                for n in (1..=last).filter(|n| all || n % 9 == m * 3) {
-                    let lab = Lab::new(site, &format!("kill-{m}-{n}"));
-                    lab.proxy.set(Some(Fault::At(n, moment, lab.killer())));
-                    lab.start();
-                    let what = format!("killed at write {n}, {moment:?}");
-                    steps_end_as_fresh(&lab, fresh, &what);
-                    // It may have died after the last look.
-                    lab.revive();
-                    let was_reached = !lab.proxy.is_armed();
-                    assert_eq!(lab.deaths(), u32::from(was_reached), "{what}");
-                    // A broker that answers late or early makes one status more or less.
-                    assert!(was_reached || n + 3 > fresh.writes, "{what}: it was never reached");
-                }
-            });
-        }
     });
 }
 
@@ -151,11 +134,16 @@ fn killed_at_any_write(site: &Site, fresh: &Fresh) {
 fn errors_of_the_api_server_are_outlived(site: &Site, fresh: &Fresh) {
     for status in [StatusCode::TOO_MANY_REQUESTS, StatusCode::INTERNAL_SERVER_ERROR, StatusCode::CONFLICT] {
         let lab = Lab::new(site, &format!("errors-{}", status.as_u16()));
-        lab.proxy.set(Some(Fault::Every(3, status)));
+        let api = lab.traffic(Way::Api);
+        api.set(Some(Fault::Every(3, status)));
         lab.start();
-        steps_end_as_fresh(&lab, fresh, &status.to_string());
-        let writes = lab.proxy.writes();
-        assert!(writes < 4 * fresh.writes, "{status}: {writes} writes where {} are needed", fresh.writes);
+        for (n, (step, state)) in STEPS.iter().zip(&fresh.states).enumerate() {
+            step(&lab);
+            lab.settles_at(state, &format!("{status}, after step {n}"));
+        }
+        let (writes, needed) = (api.writes(), fresh.api_writes());
+        assert!(writes < 4 * needed, "{status}: {writes} writes where {needed} are needed");
+        lab.rests_at(&fresh.states[2], &format!("{status}, in the end"));
     }
 }
 
@@ -175,31 +163,15 @@ fn k5_a_second_manager_changes_nothing_of_a_sample(site: &Site) {
     };
     by("apply", "first");
     lab.start();
-    lab.proxy.set(None);
     let made = lab.rest();
     assert!(made.keys().any(|name| name.contains("Deployment")), "{:?}", made.keys());
-    let before = lab.proxy.writes();
+    let before = lab.traffic(Way::Api).writes();
     // A difference is an exit status.
     assert_eq!(by("diff", "second"), "");
     by("apply", "second");
     assert!(lab.rest() == made, "{}", difference(&made, &lab.rest()));
     assert_eq!((by("diff", "first"), by("diff", "second")), (String::new(), String::new()));
-    assert_eq!(lab.proxy.writes(), before, "the operator wrote");
-}
-
-/// The recorder, whose consumer ends with its queue, begins anew by saying hello; nothing else tells that it is gone.
-fn a_deleted_queue_of_the_recorder_comes_back(site: &Site, fresh: &Fresh) {
-    const QUEUE: &str = "dsn.recorder";
-    let lab = Lab::new(site, "queueless");
-    lab.start();
-    lab.proxy.set(None);
-    STEPS[0](&lab);
-    lab.settles_at(&fresh.states[0], "before the queue is deleted");
-    assert!(lab.queues().iter().any(|name| name == QUEUE));
-    lab.delete_queue(QUEUE);
-    assert!(!lab.queues().iter().any(|name| name == QUEUE));
-    lab.say("sys.hello");
-    lab.settles_at(&fresh.states[0], "after its queue was deleted");
+    assert_eq!(lab.traffic(Way::Api).writes(), before, "the operator wrote");
 }
 
 /// Somebody who changes a child again and again is answered, but not in a hot loop; when they stop, the child is ours and
@@ -207,11 +179,10 @@ fn a_deleted_queue_of_the_recorder_comes_back(site: &Site, fresh: &Fresh) {
 fn a_second_writer_makes_no_hot_loop(site: &Site, fresh: &Fresh) {
     let lab = Lab::new(site, "rival");
     lab.start();
-    lab.proxy.set(None);
     STEPS[0](&lab);
     lab.settles_at(&fresh.states[0], "before the fight");
     let deployment = lab.kubectl(&["get", "deployment", "-o", "name"], "");
-    let before = lab.proxy.writes();
+    let before = lab.traffic(Way::Api).writes();
     let begun = Instant::now();
     let mut changed = 0;
     while begun.elapsed() < Duration::from_secs(10) {
@@ -219,8 +190,8 @@ fn a_second_writer_makes_no_hot_loop(site: &Site, fresh: &Fresh) {
         let patch = format!(r#"{{"spec":{{"replicas":{}}}}}"#, 2 + changed % 2);
         lab.kubectl(&["patch", deployment.trim(), "--type=merge", "-p", &patch], "");
     }
-    let answered = lab.proxy.writes() - before;
-    lab.settles_at(&fresh.states[0], "after the fight");
+    let answered = lab.traffic(Way::Api).writes() - before;
+    lab.rests_at(&fresh.states[0], "after the fight");
     assert!(answered >= 1, "the operator does not defend its child");
     // One apply and perhaps one status for a change.
     assert!(answered <= 2 * changed + 2, "{answered} writes against {changed}");

@@ -1,9 +1,7 @@
-//! A forwarder before the API server that counts what the operator writes, and fails at a chosen place.
+//! A forwarder before an HTTP server (the API server, the broker's management API) that counts what the operator writes,
+//! and fails at a chosen place.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+use std::sync::Arc;
 
 use axum::{
     Router,
@@ -12,90 +10,45 @@ use axum::{
     http::{Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use tokio::runtime::Runtime;
+use tokio::{runtime::Runtime, task::JoinHandle};
 
-/// When, as seen from the API server, the operator dies at a write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Moment {
-    /// The write does not arrive.
-    Before,
-    /// It is done; the answer does not arrive.
-    Committed,
-    /// The answer is on its way.
-    Answered,
-}
-
-/// What goes wrong.
-pub enum Fault {
-    /// At the n-th write, counted from 1, this is called.
-    At(u32, Moment, Box<dyn Fn() + Send>),
-    /// Every n-th write is answered with this status and not forwarded.
-    Every(u32, StatusCode),
-}
-
-struct Traffic {
-    fault: Option<Fault>,
-    writes: u32,
-    last_write: Instant,
-}
+use crate::traffic::{Due, Moment, Traffic};
 
 struct Shared {
     server: String,
     client: reqwest::Client,
-    traffic: Mutex<Traffic>,
+    traffic: Arc<Traffic>,
 }
 
 /// The forwarder, for as long as the value lives.
 pub struct Proxy {
-    shared: Arc<Shared>,
+    /// What goes through.
+    pub traffic: Arc<Traffic>,
     address: String,
-    _runtime: Runtime,
+    serving: JoinHandle<()>,
 }
 
 impl Proxy {
-    /// Forwards to the API server at this address.
-    pub fn to(server: &str) -> Self {
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let client = reqwest::Client::builder().danger_accept_invalid_certs(true).build().expect("a client");
-        let traffic = Traffic { fault: None, writes: 0, last_write: Instant::now() };
-        let shared = Arc::new(Shared { server: server.to_owned(), client, traffic: Mutex::new(traffic) });
-        let app = Router::new().fallback(forward).with_state(shared.clone());
+    /// Forwards to the server at this address.
+    pub fn to(runtime: &Runtime, client: &reqwest::Client, server: &str) -> Self {
+        let traffic = Arc::<Traffic>::default();
+        let shared = Arc::new(Shared { server: server.to_owned(), client: client.clone(), traffic: traffic.clone() });
+        let app = Router::new().fallback(forward).with_state(shared);
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).expect("a port");
         let address = format!("http://{}", listener.local_addr().expect("an address"));
-        runtime.spawn(async move { axum::serve(listener, app).await });
-        Self { shared, address, _runtime: runtime }
+        let serving = runtime.spawn(async move { axum::serve(listener, app).await.expect("it serves for ever") });
+        Self { traffic, address, serving }
     }
 
     /// Its own address.
     pub fn address(&self) -> &str {
         &self.address
     }
+}
 
-    /// From now on this goes wrong; counting begins anew.
-    pub fn set(&self, fault: Option<Fault>) {
-        let mut traffic = self.traffic();
-        (traffic.fault, traffic.writes, traffic.last_write) = (fault, 0, Instant::now());
-    }
-
-    /// Is what is to happen at a write still to come?
-    pub fn is_armed(&self) -> bool {
-        self.traffic().fault.is_some()
-    }
-
-    /// Writes since then.
-    pub fn writes(&self) -> u32 {
-        self.traffic().writes
-    }
-
-    /// For how long nothing has been written.
-    pub fn quiet_for(&self) -> Duration {
-        self.traffic().last_write.elapsed()
-    }
-
-    fn traffic(&self) -> std::sync::MutexGuard<'_, Traffic> {
-        self.shared.traffic.lock().unwrap_or_else(PoisonError::into_inner)
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.serving.abort();
     }
 }
 
@@ -105,39 +58,13 @@ fn is_write(method: &Method, path: &str) -> bool {
     !aside && [Method::POST, Method::PUT, Method::PATCH, Method::DELETE].contains(method)
 }
 
-enum Due {
-    Nothing,
-    Refuse(StatusCode),
-    Call(Moment, Box<dyn Fn() + Send>),
-}
-
-impl Shared {
-    fn count(&self) -> Due {
-        let mut traffic = self.traffic.lock().unwrap_or_else(PoisonError::into_inner);
-        traffic.writes += 1;
-        traffic.last_write = Instant::now();
-        let writes = traffic.writes;
-        match traffic.fault.take() {
-            Some(Fault::At(n, moment, call)) if n == writes => Due::Call(moment, call),
-            Some(Fault::Every(n, status)) => {
-                traffic.fault = Some(Fault::Every(n, status));
-                if writes.is_multiple_of(n) { Due::Refuse(status) } else { Due::Nothing }
-            }
-            other => {
-                traffic.fault = other;
-                Due::Nothing
-            }
-        }
-    }
-}
-
 async fn forward(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    let due = if is_write(&parts.method, parts.uri.path()) { shared.count() } else { Due::Nothing };
+    let due = if is_write(&parts.method, parts.uri.path()) { shared.traffic.write() } else { Due::Nothing };
     match &due {
-        Due::Refuse(status) => return (*status, "the API server stumbles").into_response(),
-        Due::Call(Moment::Before, call) => {
-            call();
+        Due::Refuse(status) => return (*status, "the server stumbles").into_response(),
+        Due::Call(Moment::Before, kill) => {
+            kill();
             return StatusCode::BAD_GATEWAY.into_response();
         }
         _ => {}
@@ -150,14 +77,14 @@ async fn forward(State(shared): State<Arc<Shared>>, request: Request) -> Respons
     let Ok(answer) = answer.send().await else { return StatusCode::BAD_GATEWAY.into_response() };
     let (status, headers) = (answer.status(), answer.headers().clone());
     let body = match due {
-        Due::Call(moment, call) => {
+        Due::Call(moment, kill) => {
             let Ok(bytes) = answer.bytes().await else { return StatusCode::BAD_GATEWAY.into_response() };
             if moment == Moment::Committed {
-                call();
+                kill();
             } else {
                 tokio::spawn(async move {
-                    tokio::time::sleep(Duration::from_millis(2)).await;
-                    call();
+                    tokio::time::sleep(Moment::ON_ITS_WAY).await;
+                    kill();
                 });
             }
             Body::from(bytes)

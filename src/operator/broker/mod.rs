@@ -310,6 +310,13 @@ impl Desk {
         concerned
     }
 
+    /// The Pipelines of a namespace that want instances.
+    fn pipelines_in(&self, namespace: &str) -> BTreeSet<ObjectRef> {
+        let inner = self.inner();
+        let here = inner.wanted.instances().filter(|instance| instance.pipeline.namespace == namespace);
+        here.map(|instance| instance.pipeline.clone()).collect()
+    }
+
     /// Instances that capture, that shall, and all.
     fn counts(&self, now: Timestamp) -> [usize; 3] {
         let inner = self.inner();

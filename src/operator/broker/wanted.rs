@@ -86,6 +86,13 @@ struct Held {
     failure: Option<String>,
 }
 
+/// The user of a namespace's agents.
+#[derive(Clone, Debug, Default)]
+struct HeldUser {
+    made: bool,
+    failure: Option<String>,
+}
+
 #[derive(Clone, Debug)]
 struct HeldCamera {
     config: CameraConfig,
@@ -98,7 +105,7 @@ struct HeldCamera {
 pub struct Wanted {
     instances: BTreeMap<InstanceUid, Held>,
     cameras: BTreeMap<String, HeldCamera>,
-    users: BTreeMap<String, bool>,
+    users: BTreeMap<String, HeldUser>,
     // Of objects that are gone. Kept until done, over lost connections too.
     queues_to_delete: BTreeSet<InstanceUid>,
     streams_to_bury: BTreeMap<StreamId, (StreamConfig, u64)>,
@@ -136,7 +143,7 @@ impl Wanted {
         if self.users.contains_key(namespace) {
             return false;
         }
-        self.users.insert(namespace.to_owned(), false);
+        self.users.insert(namespace.to_owned(), HeldUser::default());
         true
     }
 
@@ -200,7 +207,7 @@ impl Wanted {
             (held.declared, held.assigned, held.stream_told, held.failure) = (false, false, false, None);
         }
         self.recorder_asks();
-        self.users.values_mut().for_each(|done| *done = false);
+        self.users.values_mut().for_each(|user| *user = HeldUser::default());
     }
 
     /// The recorder started: it hears every configuration again.
@@ -219,7 +226,7 @@ impl Wanted {
     /// What is to be done, in order: users, configurations, queues, assignments, removals. Each kind needs what the kinds
     /// before it brought in place; within a kind nothing depends on anything.
     pub fn jobs(&self) -> Vec<Job> {
-        let users = self.users.iter().filter(|(_, done)| !**done).map(|(namespace, _)| Job::User(namespace.clone()));
+        let users = self.users.iter().filter(|(_, user)| !user.made).map(|(namespace, _)| Job::User(namespace.clone()));
         let declare = self
             .instances
             .values()
@@ -253,7 +260,7 @@ impl Wanted {
     pub fn done(&mut self, job: &Job) {
         match job {
             Job::User(namespace) => {
-                self.users.entry(namespace.clone()).and_modify(|done| *done = true);
+                self.users.entry(namespace.clone()).and_modify(|user| *user = HeldUser { made: true, failure: None });
             }
             Job::Declare(wanted) => {
                 if let Some(held) = self.instances.get_mut(&wanted.uid) {
@@ -297,10 +304,15 @@ impl Wanted {
 
     /// A job failed for a reason of its own (not the connection's).
     pub fn failed(&mut self, job: &Job, why: &str) {
-        if let Job::Declare(wanted) | Job::Assign(wanted) = job
-            && let Some(held) = self.instances.get_mut(&wanted.uid)
-        {
-            held.failure = Some(why.to_owned());
+        let failure = match job {
+            Job::Declare(wanted) | Job::Assign(wanted) => {
+                self.instances.get_mut(&wanted.uid).map(|held| &mut held.failure)
+            }
+            Job::User(namespace) => self.users.get_mut(namespace).map(|user| &mut user.failure),
+            Job::Stream(..) | Job::Orphan(_) | Job::Camera(..) | Job::DeleteQueue(_) => None,
+        };
+        if let Some(failure) = failure {
+            *failure = Some(why.to_owned());
         }
     }
 
@@ -318,10 +330,13 @@ impl Wanted {
 
     /// How far an instance's control plane is.
     pub fn control(&self, uid: InstanceUid) -> Control {
-        match self.instances.get(&uid) {
-            Some(Held { failure: Some(why), .. }) => Control::Failed(why.clone()),
-            Some(held) if held.declared && held.assigned => Control::InPlace,
-            _ => Control::Pending,
+        let Some(held) = self.instances.get(&uid) else { return Control::Pending };
+        // Without its user an agent hears nothing, whatever is in place.
+        let user = self.users.get(&held.wanted.pipeline.namespace);
+        match held.failure.as_ref().or_else(|| user?.failure.as_ref()) {
+            Some(why) => Control::Failed(why.clone()),
+            None if held.declared && held.assigned => Control::InPlace,
+            None => Control::Pending,
         }
     }
 
@@ -463,6 +478,21 @@ mod tests {
         assert_eq!(jobs[2], Job::DeleteQueue(instance(1).uid));
         work_off(&mut wanted);
         assert!(wanted.jobs().is_empty());
+    }
+
+    #[test]
+    fn an_instance_whose_agent_cannot_log_in_is_not_in_place() {
+        let mut wanted = Wanted::default();
+        wanted.user("n");
+        wanted.instance(instance(1));
+        let user = wanted.jobs().remove(0);
+        work_off(&mut wanted);
+        wanted.connected();
+        work_off(&mut wanted);
+        wanted.failed(&user, "somebody else's");
+        assert_eq!(wanted.control(instance(1).uid), Control::Failed("somebody else's".into()));
+        wanted.done(&user);
+        assert_eq!(wanted.control(instance(1).uid), Control::InPlace);
     }
 
     #[test]

@@ -119,13 +119,18 @@ async fn work_off<F>(desk: &Desk, perform: impl Fn(Job) -> F) -> Result<(bool, C
 where
     F: Future<Output = (Job, Result<(), JobError>)>,
 {
+    use broker_admin::Error::{Answer, Request};
     let mut concerned = Concerned::default();
     let mut well = true;
     for kind in desk.jobs().chunk_by(|a, b| a.word() == b.word()) {
         let mut working = stream::iter(kind.to_vec()).map(&perform).buffer_unordered(AT_ONCE);
         while let Some((job, result)) = working.next().await {
-            if let Job::Declare(instance) | Job::Assign(instance) = &job {
-                concerned.pipelines.insert(instance.pipeline.clone());
+            match &job {
+                Job::Declare(instance) | Job::Assign(instance) => {
+                    concerned.pipelines.insert(instance.pipeline.clone());
+                }
+                Job::User(namespace) => concerned.pipelines.extend(desk.pipelines_in(namespace)),
+                Job::Stream(..) | Job::Orphan(_) | Job::Camera(..) | Job::DeleteQueue(_) => {}
             }
             match result {
                 Ok(()) => desk.done(&job),
@@ -133,11 +138,13 @@ where
                 Err(error) => {
                     well = false;
                     tracing::warn!(job = job.word(), error = chain(&error), "failed at the broker; trying again");
-                    if let (Job::Assign(instance), JobError::Broker(broker::Error::Unroutable { .. })) = (&job, &error)
-                    {
-                        desk.queue_missing(instance.uid);
-                    } else {
-                        desk.failed(&job, &chain(&error));
+                    match (&job, &error) {
+                        (Job::Assign(instance), JobError::Broker(broker::Error::Unroutable { .. })) => {
+                            desk.queue_missing(instance.uid);
+                        }
+                        // It passes, and as a rule the user is there and its agents are at work.
+                        (Job::User(_), JobError::Admin(Request { .. } | Answer { .. })) => {}
+                        _ => desk.failed(&job, &chain(&error)),
                     }
                 }
             }
