@@ -93,14 +93,9 @@ async fn start(world: &World) -> Peer {
 
 /// Its CustomResourceDefinition lies in its module.
 fn definition() -> String {
-    let folder = tools::repository().join("hack/cluster/tools/rabbitmq-cluster-operator");
-    let listed = Command::new("go")
-        .args(["list", "-m", "-f", "{{.Dir}}", "github.com/rabbitmq/cluster-operator/v2"])
-        .env("GOWORK", "off")
-        .current_dir(folder)
-        .output()
-        .expect("Go runs");
-    format!("{}/config/crd/bases/rabbitmq.com_rabbitmqclusters.yaml", tools::stdout(&listed).trim())
+    let file = "config/crd/bases/rabbitmq.com_rabbitmqclusters.yaml";
+    let module = "github.com/rabbitmq/cluster-operator/v2";
+    tools::module_file("rabbitmq-cluster-operator", module, file).display().to_string()
 }
 
 async fn converge_peer(world: &World, count: usize) -> f64 {
