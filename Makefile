@@ -19,7 +19,7 @@ demo-down: ## Remove everything that `make demo` started
 .PHONY: test e2e
 test: ## Every test, end to end on a real cluster; from a fresh clone on a fresh machine
 	@hack/test
-e2e: ## Only the end-to-end tests (cluster `test`, or DSN_E2E_KUBECONFIG)
+e2e: ## Only the end-to-end tests (cluster `test`; some cannot pass with DSN_E2E_KUBECONFIG)
 	@hack/test program tools cluster e2e
 
 .PHONY: bench

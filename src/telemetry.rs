@@ -98,36 +98,53 @@ pub mod documented {
 
     use prometheus_client::registry::Registry;
 
-    /// (name as scraped, type) of everything that a registry shows.
-    fn registered(registry: &Registry) -> BTreeSet<(String, String)> {
+    /// (name as scraped, type, labels) of a metric.
+    type Metric = (String, String, BTreeSet<String>);
+
+    /// Everything that a registry shows.
+    fn registered(registry: &Registry) -> BTreeSet<Metric> {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, registry).expect("it encodes");
         // A family without members shows nothing: the test has to count each of them once.
-        let shown = text.lines().filter(|line| line.starts_with("# TYPE ")).count();
+        let families: Vec<&str> = text.split("# TYPE ").skip(1).collect();
         let all = format!("{registry:?}").matches("Descriptor {").count();
-        assert_eq!(shown, all, "a family without members among\n{text}");
-        text.lines()
-            .filter_map(|line| line.strip_prefix("# TYPE "))
-            .filter_map(|line| line.split_once(' '))
-            .map(|(name, kind)| {
-                let suffix = if kind == "counter" { "_total" } else { "" };
-                (format!("{name}{suffix}"), kind.to_owned())
-            })
+        assert_eq!(families.len(), all, "a family without members among\n{text}");
+        let metric = |family: &&str| {
+            let (name, rest) = family.split_once(' ')?;
+            let kind = rest.lines().next()?;
+            let suffix = if kind == "counter" { "_total" } else { "" };
+            Some((format!("{name}{suffix}"), kind.to_owned(), labels(rest)))
+        };
+        families.iter().filter_map(metric).collect()
+    }
+
+    /// Names of the labels of a family's members: `{controller="camera",le="0.1"}`.
+    fn labels(family: &str) -> BTreeSet<String> {
+        family
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .filter_map(|line| Some(line.split_once('{')?.1.split_once('}')?.0))
+            // No value here holds a comma.
+            .flat_map(|labels| labels.split(','))
+            .filter_map(|label| Some(label.split_once('=')?.0.to_owned()))
+            // Every histogram has it.
+            .filter(|label| label != "le")
             .collect()
     }
 
-    /// (name, type) of the rows below the heading of a role.
-    fn described(role: &str) -> BTreeSet<(String, String)> {
+    /// The rows below the heading of a role.
+    fn described(role: &str) -> BTreeSet<Metric> {
         let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
         let page = std::fs::read_to_string(page).expect("the page is there");
         page.lines()
             .skip_while(|line| *line != format!("## {role}"))
             .skip(1)
             .take_while(|line| !line.starts_with("## "))
-            .filter_map(|line| line.strip_prefix("| `"))
-            .filter_map(|row| {
-                let mut cells = row.split('|').map(|cell| cell.trim().trim_end_matches('`'));
-                Some((cells.next()?.to_owned(), cells.next()?.to_owned()))
+            .filter(|line| line.starts_with("| `"))
+            .map(|row| {
+                let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+                let labels = cells[3].split('`').skip(1).step_by(2).map(str::to_owned).collect();
+                (cells[1].trim_matches('`').to_owned(), cells[2].to_owned(), labels)
             })
             .collect()
     }

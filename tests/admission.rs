@@ -428,6 +428,30 @@ fn samples_and_chart_are_accepted_without_a_warning() {
     }
 }
 
+/// K5: who applies what is in manifests/ beside somebody else (Argo CD beside Flux, a person beside both) sees no difference,
+/// and after that neither of the two does.
+#[test]
+fn k5_a_second_manager_sees_no_difference() {
+    let api = with_definitions();
+    let mut applied = 0;
+    for file in tools::files("manifests", ".yaml") {
+        let text = std::fs::read_to_string(&file).expect("a manifest");
+        // `stringData` is kept as `data`: docs/gitops.md says what that means.
+        let objects: Vec<&str> = text.split("\n---\n").filter(|object| !object.contains("\nstringData:")).collect();
+        applied += objects.len();
+        let steps =
+            [("apply", "first"), ("diff", "second"), ("apply", "second"), ("diff", "first"), ("diff", "second")];
+        for (how, manager) in steps {
+            let manager = format!("--field-manager={manager}");
+            let output = api.kubectl(&[how, "--server-side", &manager, "-f", "-"], &objects.join("\n---\n"));
+            // A difference is an exit status, and so is a comparison that did not come about.
+            let said = [stdout(&output), stderr(&output)].concat();
+            assert!(output.status.success(), "{how} {manager} {}: {said}", file.display());
+        }
+    }
+    assert!(applied > 30, "only {applied} objects");
+}
+
 #[test]
 fn a_bad_manifest_is_refused_with_what_to_write_instead() {
     let api = with_definitions();

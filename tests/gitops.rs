@@ -164,6 +164,19 @@ fn argo_cd_sees_the_health_of_our_kinds() {
             "Stored",
         ),
         ("a disk is offline", object(2, &[READY, wrong("Online", "NotAnswering")]), "Degraded", "Online"),
+        ("a camera leaves", object(2, &[READY, wrong("Capturing", "Draining")]), "Progressing", "of Draining"),
+        (
+            "a camera leaves a pipeline at work",
+            object(2, &[READY, fine("Capturing", "AllCapturing"), wrong("Drained", "Draining")]),
+            "Progressing",
+            "Drained: of Draining",
+        ),
+        (
+            "a camera cannot leave",
+            object(2, &[READY, fine("Capturing", "AllCapturing"), wrong("Drained", "DrainStuck")]),
+            "Degraded",
+            "Drained: of DrainStuck",
+        ),
         (
             "a disk starts",
             object(2, &[wrong("Ready", "RollingOut"), wrong("Online", "Starting")]),
@@ -174,6 +187,35 @@ fn argo_cd_sees_the_health_of_our_kinds() {
     let objects: Vec<Value> = table.iter().map(|(_, object, ..)| object.clone()).collect();
     for ((case, _, status, message), said) in table.iter().zip(health(&objects)) {
         assert!(said.0 == *status && said.1.contains(message), "{case}: {said:?}, expected {status} …{message}…");
+    }
+}
+
+/// The conditions of a StorageNode as the operator concludes them, case by case (the snapshot of its truth table).
+#[test]
+fn argo_cd_understands_what_the_operator_says_of_a_storage_node() {
+    let table = "src/operator/storage_node/snapshots/dsn__operator__storage_node__status__tests__truth_table.snap";
+    let table = std::fs::read_to_string(tools::repository().join(table)).expect("the table is there");
+    let cases: Vec<(&str, Value)> = table
+        .split("\n# ")
+        .skip(1)
+        .map(|case| {
+            let (name, lines) = case.split_once('\n').expect("a name and conditions");
+            let condition = |line| -> Option<(&str, &str, &str)> {
+                let (said, _) = str::split_once(line, ": ")?;
+                let (kind, said) = said.split_once('=')?;
+                let (status, reason) = said.split_once(' ')?;
+                Some((kind, status, reason))
+            };
+            let conditions: Vec<_> = lines.lines().map(|line| condition(line).expect("a condition")).collect();
+            (name, object(2, &conditions))
+        })
+        .collect();
+    assert!(cases.len() > 6, "the table was not understood: {cases:?}");
+    let objects: Vec<Value> = cases.iter().map(|(_, object)| object.clone()).collect();
+    for ((case, _), (status, message)) in cases.iter().zip(health(&objects)) {
+        // Before it has ever been up, what is wrong is part of the rolling out.
+        let expected = if *case == "running" { "Healthy" } else { "Progressing" };
+        assert_eq!(status, expected, "{case}: {message}");
     }
 }
 

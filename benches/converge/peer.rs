@@ -59,7 +59,7 @@ pub async fn measure(part: &'static str, count: usize) {
     report.table(&[
         row!["operator", "objects a resource", "objects/s", "most memory, MB"],
         row!["dsn", 2 + CHILDREN, ours, our_memory],
-        row![format!("rabbitmq/cluster-operator {}", module().1), 1 + PEER_CHILDREN, theirs, their_memory],
+        row![format!("rabbitmq/cluster-operator {}", version()), 1 + PEER_CHILDREN, theirs, their_memory],
     ]);
     report.note(format!(
         "{count} resources each (for dsn a Camera and a Pipeline), created {CREATING} at a time, until all children \
@@ -93,23 +93,16 @@ async fn start(world: &World) -> Peer {
 
 /// Its CustomResourceDefinition lies in its module.
 fn definition() -> String {
-    format!("{}/config/crd/bases/rabbitmq.com_rabbitmqclusters.yaml", module().0)
+    let file = "config/crd/bases/rabbitmq.com_rabbitmqclusters.yaml";
+    let module = "github.com/rabbitmq/cluster-operator/v2";
+    tools::module_file("rabbitmq-cluster-operator", module, file).display().to_string()
 }
 
-/// Folder and version of its module, as it is pinned.
-fn module() -> (String, String) {
-    let folder = tools::repository().join("hack/cluster/tools/rabbitmq-cluster-operator");
-    let listed = Command::new("go")
-        .args(["list", "-m", "-f", "{{.Dir}} {{.Version}}", "github.com/rabbitmq/cluster-operator/v2"])
-        .env("GOWORK", "off")
-        .current_dir(folder)
-        .output()
-        .expect("Go runs");
-    let text = tools::stdout(&listed);
-    match text.trim().split_once(' ') {
-        Some((folder, version)) if !folder.is_empty() => (folder.to_owned(), version.to_owned()),
-        _ => panic!("the module is not there: {text}{}", tools::stderr(&listed)),
-    }
+/// As it is pinned; the folder of a module is named by it.
+fn version() -> String {
+    let path = definition();
+    let version = path.split_once('@').and_then(|(_, rest)| rest.split('/').next());
+    version.unwrap_or_else(|| panic!("{path} names no version")).to_owned()
 }
 
 async fn converge_peer(world: &World, count: usize) -> f64 {

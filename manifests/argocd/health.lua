@@ -6,8 +6,8 @@
 local resting = { NotSelected = true, NoCameras = true, NoCamerasSelected = true }
 -- Those of a Pipeline that a person has paused.
 local suspended = { Paused = true, Stopped = true }
--- On its way by itself.
-local progressing = { RollingOut = true, Starting = true, PodMissing = true }
+-- On its way by itself, into a Pipeline or out of it.
+local progressing = { RollingOut = true, Starting = true, PodMissing = true, Draining = true }
 -- Of a Pipeline: on its way while its instances are.
 local starting = { SomeNotCapturing = true, NoneCapturing = true }
 

@@ -9,7 +9,7 @@ use prometheus_client::{
 /// One kind of request and how it ended.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Request {
-    /// `upload`, `publish`, `rollup`, `read`, `status`.
+    /// `upload`, `have`, `publish`, `rollup`, `read`, `status`.
     pub operation: &'static str,
     /// HTTP status.
     pub status: u16,

@@ -91,6 +91,8 @@ impl ApiServer {
                 "--audit-log-mode=blocking-strict".into(),
                 // Nothing creates the default service account here.
                 "--disable-admission-plugins=ServiceAccount".into(),
+                // Clusters that have it let nobody change owners, or block a deletion, who may not delete.
+                "--enable-admission-plugins=OwnerReferencesPermissionEnforcement".into(),
                 "--service-cluster-ip-range=10.0.0.0/24".into(),
                 "--service-account-issuer=https://127.0.0.1".into(),
                 format!("--service-account-key-file={}", key.display()),

@@ -54,6 +54,19 @@ pub fn run_with_input(name: &str, arguments: &[&str], input: &str) -> Output {
     child.wait_with_output().expect("it ends")
 }
 
+/// A file of a Go module that a folder of hack/cluster/tools pins; fetched if it is not there yet.
+pub fn module_file(family: &str, module: &str, file: &str) -> PathBuf {
+    let output = Command::new("go")
+        .args(["mod", "download", "-json", module])
+        .env("GOWORK", "off")
+        .current_dir(repository().join("hack/cluster/tools").join(family))
+        .output()
+        .expect("Go runs");
+    let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    let folder = said["Dir"].as_str().unwrap_or_else(|| panic!("{module}: {}{}", said["Error"], stderr(&output)));
+    Path::new(folder).join(file)
+}
+
 /// Standard output as text.
 pub fn stdout(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()

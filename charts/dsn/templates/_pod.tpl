@@ -48,7 +48,8 @@ securityContext:
 {{/* One volume claim of a StatefulSet. Argument: a list of (name, storage values). */}}
 {{- define "dsn.claim" -}}
 {{- $storage := index . 1 -}}
-# No labels here: a claim template cannot be changed later.
+# No labels here: a claim template cannot be changed later. All that the API server would fill in is said: the list is
+# compared as a whole, and GitOps tools would see a difference.
 - apiVersion: v1
   kind: PersistentVolumeClaim
   metadata:
@@ -61,4 +62,6 @@ securityContext:
     resources:
       requests:
         storage: {{ $storage.size }}
+    volumeMode: Filesystem
+  status: {phase: Pending}
 {{- end }}
