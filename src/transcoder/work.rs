@@ -199,11 +199,13 @@ fn take(
 /// The session's rendition keeps its first init section: two jobs differ in what the encoder noted of its bit rates.
 fn take_init(made: &Path, layout: &Layout, folder: &Path, name: &str, seq: u64) -> io::Result<()> {
     let (first, own) = (folder.join(name), folder.join(spool::own_init_file(seq)));
+    // That of a job that was killed between its two files; of another decoder, perhaps, for there may be an edit between.
+    look::forget(&own)?;
     match fs::read(&first) {
         Ok(bytes) if is_like(&bytes, layout) => Ok(()),
         // After an edit: the bytes of the one before, where they fit, or every segment would bring a new EXT-X-MAP.
         Ok(_) => match newest_like(folder, layout)? {
-            Some(known) => link(&known, &own),
+            Some(known) => fs::hard_link(known, own),
             None => fs::rename(made, own),
         },
         Err(error) if error.kind() == ErrorKind::NotFound => fs::rename(made, &first),
@@ -224,14 +226,6 @@ fn newest_like(folder: &Path, layout: &Layout) -> io::Result<Option<PathBuf>> {
     let mut files = numbers.into_iter().rev().map(|seq| folder.join(spool::own_init_file(seq)));
     // The agent may have let go of one since.
     Ok(files.find(|file| fs::read(file).is_ok_and(|bytes| is_like(&bytes, layout))))
-}
-
-fn link(from: &Path, to: &Path) -> io::Result<()> {
-    match fs::hard_link(from, to) {
-        // A job that was killed between its two files.
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-        other => other,
-    }
 }
 
 /// The init section that ffmpeg wrote: it numbers them when there are several.

@@ -303,3 +303,30 @@ fn an_edit_holds_from_the_next_segment_on_without_a_restart() {
     let size = |seq: u64| fs::metadata(world.segment("low", seq)).expect("there").len();
     assert!(size(last) * 2 < size(0), "{} {}", size(last), size(0));
 }
+
+/// Killed between the two files of a segment, with an edit before and one after it: the init section that was left is that
+/// of a picture which nobody makes any more.
+#[test]
+fn an_init_section_that_a_killed_transcoder_left_is_not_taken_for_that_of_the_next_try() {
+    let mut world = World::h264();
+    let last = *world.numbers("source").last().expect("segments");
+    let (later, aside) = (world.segment("source", last), world.spool().join("aside"));
+    fs::rename(&later, &aside).expect("moves");
+    world.tell(1, &[("low", 240, 400)]);
+    world.start();
+    world.await_that("the first ones", || world.numbers("low").len() as u64 == last);
+    world.tell(2, &[("low", 120, 60)]);
+    world.await_that("the revision", || world.report().revision == 2);
+    fs::rename(aside, later).expect("moves");
+    world.await_that("the last one", || world.numbers("low").contains(&last));
+    let own = world.rendition("low").join(spool::own_init_file(last));
+    assert!(own.exists() && world.stream("low", last, "v") == "h264,120");
+
+    world.kill();
+    fs::remove_file(world.segment("low", last)).expect("not yet named");
+    world.tell(3, &[("low", 240, 400)]);
+    world.start();
+    world.await_that("the last one", || world.numbers("low").contains(&last));
+    assert_eq!(world.stream("low", last, "v"), "h264,240");
+    assert!(!own.exists(), "the session's first one fits");
+}
