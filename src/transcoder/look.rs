@@ -43,6 +43,14 @@ pub fn remove(folder: &Path) -> io::Result<()> {
     }
 }
 
+/// Removes a file that may not be there.
+pub fn forget(file: &Path) -> io::Result<()> {
+    match fs::remove_file(file) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
 fn sessions(spool: &Path) -> io::Result<Vec<SessionId>> {
     Ok(fs::read_dir(spool)?.flatten().filter_map(|e| e.file_name().to_str().and_then(spool::session_of)).collect())
 }
@@ -91,10 +99,7 @@ pub fn tries(spool: &Path, session: SessionId, seq: u64) -> u32 {
 pub fn note_tries(spool: &Path, session: SessionId, seq: u64, tries: u32) -> io::Result<()> {
     let file = tries_file(spool, session, seq);
     if tries == 0 {
-        return match fs::remove_file(file) {
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-            other => other,
-        };
+        return forget(&file);
     }
     make(&spool.join(session.to_string()).join(spool::TRIES_FOLDER))?;
     files::replace(&file, tries.to_string().as_bytes(), false)

@@ -164,18 +164,24 @@ impl<'a> Transcoder<'a> {
                 return false;
             }
         };
-        if matches!(done, Ok(()) | Err(Failed::Gone)) {
-            note(0);
-        }
         match done {
-            Ok(()) => self.failure = None,
+            Ok(()) => {
+                note(0);
+                self.failure = None;
+            }
             // The agent let go of it meanwhile.
-            Err(Failed::Gone) => {}
+            Err(Failed::Gone) => note(0),
             Err(failed) => {
                 let why = telemetry::chain(&failed);
                 tracing::warn!(%session, seq, "failed to transcode a segment: {why}");
-                self.tried.insert((session, seq), Tried { tries: before + 1, why });
                 self.failure = Some(failed.sentence());
+                // A spool that is full for a moment would cost every segment that waits: that was no try, and there is no
+                // use in another one at once.
+                if matches!(failed, Failed::Io(_)) {
+                    note(before);
+                    return false;
+                }
+                self.tried.insert((session, seq), Tried { tries: before + 1, why });
             }
         }
         true

@@ -31,6 +31,8 @@ use crate::{
 const LIMIT: Duration = Duration::from_secs(60);
 /// Complaints kept; the last one is told.
 const KEPT_LINES: usize = 5;
+/// ffmpeg's words for a full disk.
+const FULL: [&str; 2] = ["No space left on device", "Disk quota exceeded"];
 /// No segment is larger.
 const MAX_SEGMENT: u64 = 256 << 20;
 
@@ -40,10 +42,10 @@ pub enum Failed {
     /// The segment is no longer there.
     #[error("the segment is gone")]
     Gone,
-    /// The source can't be read.
+    /// The source is none.
     #[error("the segment can't be read: {0}")]
-    Source(Malformed),
-    /// ffmpeg could not be run, or the file system failed.
+    Source(String),
+    /// ffmpeg could not be run, or the file system failed: nothing that another segment would do better with.
     #[error("failed to run ffmpeg on the spool")]
     Io(#[from] io::Error),
     /// It ended badly; its last words.
@@ -70,6 +72,7 @@ impl Failed {
         match self {
             Self::Gone => "the segment is gone",
             Self::Source(_) => "a segment of the source can't be read",
+            Self::Io(error) if is_full(error) => "the spool is full",
             Self::Io(_) => "ffmpeg can't be run, or the spool can't be read or written",
             Self::Ffmpeg(_) => "ffmpeg fails: its words are in the log of the container transcoder",
             Self::TooSlow => "ffmpeg took longer than a minute for one segment",
@@ -87,8 +90,10 @@ pub async fn transcode(
     let source = look::folder(&args.spool, session, SOURCE);
     let init = container.init_file().map(|file| source.join(file));
     let segment = source.join(spool::segment_file(seq, container));
-    let layout = layout(init.as_deref(), Failed::Source)?;
-    let (wanted, description) = layout.scan(&read(&segment)?).map_err(Failed::Source)?;
+    let init_bytes = init.as_deref().map(read).transpose().map_err(of_source)?;
+    let no_source = |why: Malformed| Failed::Source(why.to_string());
+    let layout = Layout::read(init_bytes.as_deref(), None).map_err(no_source)?;
+    let (wanted, description) = layout.scan(&read(&segment).map_err(of_source)?).map_err(no_source)?;
     let missing: Vec<Rendition> =
         renditions.iter().filter(|r| look::lacks(&args.spool, session, seq, &r.name)).cloned().collect();
     let temporary = args.spool.join(session.to_string()).join(spool::LADDER_FOLDER);
@@ -102,12 +107,19 @@ pub async fn transcode(
         folder: temporary.to_string_lossy().into_owned(),
         renditions: missing,
     };
-    run(args, &job).await?;
+    let made = make(args, &job, session, container, &wanted).await;
+    // Also where it came to nothing: a full disk must not stay full by what we left on it.
+    look::remove(&temporary)?;
+    made
+}
+
+async fn make(args: &Args, job: &Job, session: SessionId, container: Container, wanted: &Media) -> Result<(), Failed> {
+    run(args, job).await?;
     for rendition in &job.renditions {
         let made = PathBuf::from(ladder::folder_of(&job.folder, &rendition.name));
-        take(&made, &look::folder(&args.spool, session, &rendition.name), rendition, (seq, container), &wanted)?;
+        take(&made, &look::folder(&args.spool, session, &rendition.name), rendition, (job.seq, container), wanted)?;
     }
-    Ok(look::remove(&temporary)?)
+    Ok(())
 }
 
 async fn run(args: &Args, job: &Job) -> Result<(), Failed> {
@@ -129,6 +141,9 @@ async fn run(args: &Args, job: &Job) -> Result<(), Failed> {
         Ok(status) if status.as_ref().is_ok_and(std::process::ExitStatus::success) => Ok(()),
         Ok(status) => {
             let status = status?;
+            if last.iter().any(|line| FULL.iter().any(|full| line.contains(full))) {
+                return Err(full());
+            }
             let words = last.iter().rev().find(|line| line.contains("[error]") || line.contains("[fatal]"));
             let words = words.or(last.back()).map_or_else(|| status.to_string(), |line| plain(line));
             Err(Failed::Ffmpeg(words))
@@ -157,10 +172,16 @@ fn take(
         |media: &Media| format!("{} frames from {} to {} µs", media.frames, media.first_shown_us, media.last_shown_us);
     let other = |found: String| Failed::Frames { name: rendition.name.clone(), found, wanted: words(wanted) };
     let unreadable = |why: Malformed| other(why.to_string());
+    // Trap: on a full disk ffmpeg ends well and says nothing, and its files are cut off. It writes the playlist last.
+    let playlist = read(&made.join(ladder::PLAYLIST)).map_err(of_product)?;
+    if spool::newest_segment(&String::from_utf8_lossy(&playlist)).is_none() {
+        return Err(full());
+    }
     let name = spool::segment_file(seq, container);
     let init = container.init_file().map(|file| Ok::<_, Failed>((init_of(made)?, file))).transpose()?;
-    let layout = layout(init.as_ref().map(|(file, _)| file.as_path()), unreadable)?;
-    let (found, _) = layout.scan(&read(&made.join(&name))?).map_err(unreadable)?;
+    let init_bytes = init.as_ref().map(|(file, _)| read(file)).transpose().map_err(of_product)?;
+    let layout = Layout::read(init_bytes.as_deref(), None).map_err(unreadable)?;
+    let (found, _) = layout.scan(&read(&made.join(&name)).map_err(of_product)?).map_err(unreadable)?;
     if !ladder::lines_up(&wanted.into(), &found) {
         return Err(other(words(&found)));
     }
@@ -178,11 +199,13 @@ fn take(
 /// The session's rendition keeps its first init section: two jobs differ in what the encoder noted of its bit rates.
 fn take_init(made: &Path, layout: &Layout, folder: &Path, name: &str, seq: u64) -> io::Result<()> {
     let (first, own) = (folder.join(name), folder.join(spool::own_init_file(seq)));
+    // That of a job that was killed between its two files; of another decoder, perhaps, for there may be an edit between.
+    look::forget(&own)?;
     match fs::read(&first) {
         Ok(bytes) if is_like(&bytes, layout) => Ok(()),
         // After an edit: the bytes of the one before, where they fit, or every segment would bring a new EXT-X-MAP.
         Ok(_) => match newest_like(folder, layout)? {
-            Some(known) => link(&known, &own),
+            Some(known) => fs::hard_link(known, own),
             None => fs::rename(made, own),
         },
         Err(error) if error.kind() == ErrorKind::NotFound => fs::rename(made, &first),
@@ -205,35 +228,45 @@ fn newest_like(folder: &Path, layout: &Layout) -> io::Result<Option<PathBuf>> {
     Ok(files.find(|file| fs::read(file).is_ok_and(|bytes| is_like(&bytes, layout))))
 }
 
-fn link(from: &Path, to: &Path) -> io::Result<()> {
-    match fs::hard_link(from, to) {
-        // A job that was killed between its two files.
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-        other => other,
-    }
-}
-
 /// The init section that ffmpeg wrote: it numbers them when there are several.
-fn init_of(made: &Path) -> io::Result<PathBuf> {
+fn init_of(made: &Path) -> Result<PathBuf, Failed> {
     let is_init = |name: &str| name.starts_with("init") && Path::new(name).extension().is_some_and(|e| e == "mp4");
     fs::read_dir(made)?
         .flatten()
         .find(|entry| entry.file_name().to_str().is_some_and(is_init))
         .map(|entry| entry.path())
-        .ok_or_else(|| io::Error::new(ErrorKind::NotFound, "ffmpeg wrote no init section"))
+        .ok_or_else(|| Failed::Ffmpeg("it wrote no init section".to_owned()))
 }
 
-/// How segments are read, by the init section where there is one.
-fn layout(init: Option<&Path>, malformed: impl FnOnce(Malformed) -> Failed) -> Result<Layout, Failed> {
-    let bytes = init.map(read).transpose()?;
-    Layout::read(bytes.as_deref(), None).map_err(malformed)
-}
-
-fn read(file: &Path) -> Result<Vec<u8>, Failed> {
-    match fs::metadata(file) {
-        Ok(metadata) if metadata.is_file() && metadata.len() <= MAX_SEGMENT => Ok(fs::read(file)?),
-        Ok(_) => Err(io::Error::new(ErrorKind::InvalidData, "no file of a size that can be").into()),
-        Err(error) if error.kind() == ErrorKind::NotFound => Err(Failed::Gone),
-        Err(error) => Err(error.into()),
+fn read(file: &Path) -> io::Result<Vec<u8>> {
+    let metadata = fs::metadata(file)?;
+    if !metadata.is_file() || metadata.len() > MAX_SEGMENT {
+        return Err(io::Error::new(ErrorKind::InvalidData, "no file of a size that can be"));
     }
+    fs::read(file)
+}
+
+/// Why a file of the source could not be read.
+fn of_source(error: io::Error) -> Failed {
+    match error.kind() {
+        ErrorKind::NotFound => Failed::Gone,
+        ErrorKind::InvalidData => Failed::Source(error.to_string()),
+        _ => Failed::Io(error),
+    }
+}
+
+/// Why a file that ffmpeg should have written could not be read.
+fn of_product(error: io::Error) -> Failed {
+    match error.kind() {
+        ErrorKind::NotFound | ErrorKind::InvalidData => Failed::Ffmpeg(format!("it left no rendition: {error}")),
+        _ => Failed::Io(error),
+    }
+}
+
+fn full() -> Failed {
+    Failed::Io(ErrorKind::StorageFull.into())
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }

@@ -190,10 +190,7 @@ fn a_segment_that_takes_the_transcoder_along_is_given_up_after_three_times() {
     }
     let last = *seqs.last().expect("segments");
     world.tell(1, &[("120p", 120, 100)]);
-    let slow = world.spool().join("ffmpeg");
-    fs::write(&slow, "#!/bin/sh\nexec sleep 60\n").expect("writes");
-    fs::set_permissions(&slow, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("a program");
-    world.ffmpeg = Some(slow);
+    world.pretend("exec sleep 60");
     for _ in 0..3 {
         world.start();
         world.await_that("a job", || world.rendition(spool::LADDER_FOLDER).exists());
@@ -202,6 +199,73 @@ fn a_segment_that_takes_the_transcoder_along_is_given_up_after_three_times() {
     }
     world.start();
     world.await_that("the mark", || world.given_up("120p") == [last]);
+}
+
+/// What waited while the spool was full for a moment was given up for good: three tries take milliseconds then.
+#[test]
+fn a_spool_that_is_full_for_a_moment_costs_no_rendition() {
+    for container in Container::ALL {
+        let mut world = World::packed(container, &H264, true, &[]);
+        let seqs = world.numbers("source");
+        // As ffmpeg leaves it then: all is well, by its word, and the playlist is empty.
+        let full = world.spool().join("full");
+        fs::write(&full, "").expect("writes");
+        world.pretend(&format!(
+            "[ -e {} ] || exec ffmpeg \"$@\"\nfor last; do :; done\nfolder=${{last%/%v/*}}/120p\nmkdir \"$folder\"\n\
+             : >\"$folder/index.m3u8\"; echo cut off >\"$folder/init.mp4\"",
+            full.display()
+        ));
+        world.start();
+        let failures = |world: &World| world.log().matches("failed to transcode a segment").count();
+        // Each word of the agent is a reason to look again, as each new segment would be.
+        for revision in 1..=4 {
+            world.tell(revision, &[("120p", 120, 100)]);
+            let before = failures(&world);
+            world.await_that("another failure", || failures(&world) > before || !world.given_up("120p").is_empty());
+        }
+        assert_eq!(world.given_up("120p"), [] as [u64; 0], "{container:?}: {}", world.log());
+        assert!(failures(&world) < 8, "it does not wait: {}", world.log());
+        world.tell(5, &[("120p", 120, 100)]);
+        world.await_that("its word", || world.report().problem.is_some_and(|said| said.message == "the spool is full"));
+        let folder = world.rendition(spool::LADDER_FOLDER);
+        world.await_that("what was cut off is gone", || !folder.exists());
+        fs::remove_file(full).expect("removed");
+        world.await_that("all renditions", || world.numbers("120p") == seqs);
+        world.await_that("all is well", || world.report().problem.is_none());
+    }
+}
+
+#[test]
+fn a_file_system_that_refuses_for_a_moment_costs_no_rendition() {
+    let mut world = World::h264();
+    let seqs = world.numbers("source");
+    world.start();
+    world.await_that("its first word", || world.spool().join(spool::TRANSCODER_REPORT_FILE).exists());
+    // Where its folder should be; not before it has swept.
+    let in_the_way = world.rendition(spool::LADDER_FOLDER);
+    fs::write(&in_the_way, "").expect("writes");
+    world.tell(1, &[("120p", 120, 100)]);
+    world.await_that("a failure", || world.report().phase == Phase::Failing || !world.given_up("120p").is_empty());
+    assert_eq!(world.given_up("120p"), [] as [u64; 0], "{}", world.log());
+    fs::remove_file(in_the_way).expect("removed");
+    world.await_that("the rendition", || world.numbers("120p") == seqs);
+}
+
+/// An ffmpeg that makes nothing, and says that all is well, fails like any other.
+#[test]
+fn a_segment_of_which_nothing_comes_is_given_up_after_three_times() {
+    for container in Container::ALL {
+        let mut world = World::packed(container, &H264, false, &[]);
+        let seqs = world.numbers("source");
+        world.pretend("exit 0");
+        world.tell(1, &[("120p", 120, 100)]);
+        world.start();
+        world.await_that("the marks", || world.given_up("120p") == seqs);
+        let failures = world.log().matches("failed to transcode a segment").count();
+        assert_eq!(failures, 3 * seqs.len(), "{}", world.log());
+        let mark = fs::read_to_string(world.rendition("120p").join(spool::given_up_file(0))).expect("reads");
+        assert!(mark.starts_with("it left no rendition"), "{mark}");
+    }
 }
 
 #[test]
@@ -238,4 +302,31 @@ fn an_edit_holds_from_the_next_segment_on_without_a_restart() {
     assert_eq!(world.packets("low", last, "v").len(), world.packets("source", last, "v").len());
     let size = |seq: u64| fs::metadata(world.segment("low", seq)).expect("there").len();
     assert!(size(last) * 2 < size(0), "{} {}", size(last), size(0));
+}
+
+/// Killed between the two files of a segment, with an edit before and one after it: the init section that was left is that
+/// of a picture which nobody makes any more.
+#[test]
+fn an_init_section_that_a_killed_transcoder_left_is_not_taken_for_that_of_the_next_try() {
+    let mut world = World::h264();
+    let last = *world.numbers("source").last().expect("segments");
+    let (later, aside) = (world.segment("source", last), world.spool().join("aside"));
+    fs::rename(&later, &aside).expect("moves");
+    world.tell(1, &[("low", 240, 400)]);
+    world.start();
+    world.await_that("the first ones", || world.numbers("low").len() as u64 == last);
+    world.tell(2, &[("low", 120, 60)]);
+    world.await_that("the revision", || world.report().revision == 2);
+    fs::rename(aside, later).expect("moves");
+    world.await_that("the last one", || world.numbers("low").contains(&last));
+    let own = world.rendition("low").join(spool::own_init_file(last));
+    assert!(own.exists() && world.stream("low", last, "v") == "h264,120");
+
+    world.kill();
+    fs::remove_file(world.segment("low", last)).expect("not yet named");
+    world.tell(3, &[("low", 240, 400)]);
+    world.start();
+    world.await_that("the last one", || world.numbers("low").contains(&last));
+    assert_eq!(world.stream("low", last, "v"), "h264,240");
+    assert!(!own.exists(), "the session's first one fits");
 }

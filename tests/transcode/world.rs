@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -26,7 +27,7 @@ pub struct World {
     pub container: Container,
     transcoder: Option<Child>,
     /// Instead of the real one.
-    pub ffmpeg: Option<PathBuf>,
+    ffmpeg: Option<PathBuf>,
 }
 
 /// H.264 with a keyframe every 37 frames.
@@ -109,6 +110,14 @@ impl World {
         envelope.revision = revision;
         let text = serde_json::to_vec(&envelope).expect("JSON");
         dsn::files::replace(&self.assignment().join(spool::LADDER_FILE), &text, false).expect("writes");
+    }
+
+    /// Gives the transcoder a shell script for an ffmpeg.
+    pub fn pretend(&mut self, script: &str) {
+        let file = self.spool().join("ffmpeg");
+        fs::write(&file, format!("#!/bin/sh\n{script}\n")).expect("writes");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).expect("a program");
+        self.ffmpeg = Some(file);
     }
 
     pub fn start(&mut self) {

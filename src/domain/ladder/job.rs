@@ -30,6 +30,9 @@ pub fn folder_of(folder: &str, name: &str) -> String {
     format!("{folder}/{name}")
 }
 
+/// What ffmpeg writes last, beside the segment: a playlist that nobody plays.
+pub const PLAYLIST: &str = "index.m3u8";
+
 /// Arguments of the transcoding ffmpeg.
 pub fn arguments(job: &Job) -> Vec<String> {
     let renditions = &job.renditions[..job.renditions.len().min(MAX_RENDITIONS)];
@@ -116,7 +119,7 @@ pub fn arguments(job: &Job) -> Vec<String> {
             &format!("{}/%v/%08d.{}", job.folder, container.extension()),
             "-var_stream_map",
             &streams.join(" "),
-            &format!("{}/%v/index.m3u8", job.folder),
+            &format!("{}/%v/{PLAYLIST}", job.folder),
         ]
         .map(str::to_owned),
     );

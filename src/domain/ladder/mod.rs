@@ -17,7 +17,7 @@ mod job;
 mod next;
 
 pub use extent::{Extent, lines_up};
-pub use job::{Job, arguments, folder_of};
+pub use job::{Job, PLAYLIST, arguments, folder_of};
 pub use next::{Next, Waiting, next};
 
 /// No pod has more renditions beside the source; the schema says the same.
