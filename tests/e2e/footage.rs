@@ -16,7 +16,12 @@ pub fn replay(camera: &str, start: Timestamp, end: Timestamp) -> MediaPlaylist {
 
 /// The replay playlist, or the status that came instead.
 pub fn try_replay(camera: &str, start: Timestamp, end: Timestamp) -> Result<MediaPlaylist, String> {
-    let (status, body) = try_http_get(&replay_path(camera, start, end))?;
+    try_playlist(&replay_path(camera, start, end))
+}
+
+/// A playlist, or the status that came instead.
+pub fn try_playlist(path: &str) -> Result<MediaPlaylist, String> {
+    let (status, body) = try_http_get(path)?;
     if status != 200 {
         return Err(format!("{status}: {}", String::from_utf8_lossy(&body)));
     }

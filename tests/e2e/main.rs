@@ -18,6 +18,7 @@ mod t4_gitops;
 mod t4_steered;
 mod t5_containers;
 mod t5_faults;
+mod t5_hands;
 mod t5_ladder;
 mod t5_secrets;
 mod t5_survived;

@@ -8,11 +8,12 @@ use std::{
 
 use jiff::Timestamp;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use crate::{
     footage::{key, media, replay, sha256},
     kube::{apply, eventually, get, kubectl, list, run, text, tool, try_kubectl, wait_condition},
-    world::{USER, camera, pipeline, recording, remove, secret, storage_node, world},
+    world::{USER, admin, camera, http_get_as, pipeline, recording, remove, secret, storage_node, world},
 };
 
 /// `ipfs-cluster-ctl` inside a storage pod: the values it prints, lists taken apart.
@@ -30,6 +31,21 @@ fn cluster_ctl(node: &str, arguments: &[&str]) -> Vec<Value> {
             one => vec![one],
         })
         .collect()
+}
+
+/// The nodes of the group.
+pub const DISKS: [&str; 3] = ["disk-1", "disk-2", "disk-3"];
+
+/// What the group shall pin of a camera.
+pub fn pins_of(camera: &str) -> BTreeSet<String> {
+    let name = format!("{USER}/{camera}");
+    let pins = cluster_ctl("disk-1", &["pin", "ls"]);
+    pins.iter().filter(|pin| text(pin, "/metadata/camera") == name).map(|pin| text(pin, "/cid")).collect()
+}
+
+/// What the kubo of a node has pinned.
+pub fn held_by(node: &str) -> BTreeSet<String> {
+    ipfs(node, &["pin", "ls", "--type=recursive", "--quiet"]).lines().map(str::to_owned).collect()
 }
 
 /// kubo's own command line inside a storage pod.
@@ -87,27 +103,63 @@ fn every_segment_is_pinned_twice(camera: &str, start: Timestamp, end: Timestamp)
         assert_eq!(text(&announced, "/sha256"), sha256(&bytes), "{}", segment.uri);
         wanted.insert(cid, segment.uri.clone());
     }
-    // A roll-up spans a minute and is closed a little after: wait until each segment is in one that is pinned twice.
-    eventually(&format!("pins of camera {camera}"), Duration::from_secs(180), || {
-        let mut peers = BTreeSet::new();
-        let mut missing: BTreeSet<&String> = wanted.keys().collect();
-        for (rollup, pinned) in pins() {
-            let members = ipfs("disk-1", &["ls", "--size=false", "--resolve-type=false", &rollup]);
-            let held: Vec<_> =
-                wanted.keys().filter(|cid| members.lines().any(|line| line.starts_with(cid.as_str()))).collect();
-            if held.is_empty() {
+    let wanted = wanted.into_keys().collect();
+    pinned_on(&wanted, |peers| peers == 2)
+}
+
+/// Waits until each of these CIDs is in a roll-up, and each roll-up of them on so many peers; on which they are. A roll-up
+/// spans a minute and is closed a little after.
+fn pinned_on(wanted: &BTreeSet<String>, is_enough: impl Fn(usize) -> bool) -> BTreeSet<String> {
+    eventually("pins", Duration::from_secs(180), || {
+        let (mut peers, mut missing) = (BTreeSet::new(), wanted.clone());
+        let pins = pins();
+        for (rollup, members) in members(pins.keys()) {
+            if members.is_disjoint(wanted) {
                 continue;
             }
-            if pinned.len() != 2 {
+            let pinned = &pins[&rollup];
+            if !is_enough(pinned.len()) {
                 return Err(format!("roll-up {rollup} is pinned on {} peers", pinned.len()));
             }
-            for cid in held {
-                missing.remove(cid);
-            }
-            peers.extend(pinned);
+            missing.retain(|cid| !members.contains(cid));
+            peers.extend(pinned.clone());
         }
         if missing.is_empty() { Ok(peers) } else { Err(format!("{} of {} in no roll-up", missing.len(), wanted.len())) }
     })
+}
+
+/// Roll-ups → the CIDs in them.
+fn members<'a>(rollups: impl Iterator<Item = &'a String>) -> BTreeMap<String, BTreeSet<String>> {
+    let mut line = vec!["ls", "--size=false", "--resolve-type=false"];
+    line.extend(rollups.map(String::as_str));
+    let mut members: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut rollup = line.last().copied().unwrap_or_default().to_owned();
+    // "CID:" and then a line for each member; for one alone the lines only.
+    for said in ipfs("disk-1", &line).lines() {
+        match said.split_once(' ') {
+            Some((member, _)) => drop(members.entry(rollup.clone()).or_default().insert(member.to_owned())),
+            None => rollup = said.trim_end_matches(':').to_owned(),
+        }
+    }
+    members
+}
+
+/// K3: every segment of these is read back, and in a roll-up that is pinned on two peers or more.
+pub fn every_byte_is_read_and_pinned(uris: impl Iterator<Item = String>) {
+    let login = admin();
+    let wanted = uris.map(|uri| {
+        let (status, bytes) = http_get_as(&uri, Some(&login));
+        assert_eq!(status, 200, "{uri}: {}", String::from_utf8_lossy(&bytes));
+        cid_of_one_block(&bytes)
+    });
+    pinned_on(&wanted.collect(), |peers| peers >= 2);
+}
+
+/// The same as [`independent_cid`] by the definition of CIDv1 (raw, SHA-256, base 32), for hundreds of small files.
+fn cid_of_one_block(bytes: &[u8]) -> String {
+    assert!(bytes.len() <= 2_096_896, "several blocks");
+    let cid = [&[0x01, 0x55, 0x12, 0x20], Sha256::digest(bytes).as_slice()].concat();
+    format!("b{}", data_encoding::BASE32_NOPAD.encode(&cid).to_ascii_lowercase())
 }
 
 /// K3, V2: each segment of the replay: CID recomputed from the bytes = announced = in a roll-up pinned on exactly 2 of 3
@@ -218,7 +270,7 @@ fn v10_strangers_stay_outside() {
 fn a_fourth_node_joins_without_a_restart_of_the_three() {
     world();
     let incarnations = || -> Vec<_> {
-        ["disk-1", "disk-2", "disk-3"]
+        DISKS
             .iter()
             .map(|node| crate::world::incarnation(&get("pod", USER, &format!("sn-{node}-0")).expect("exists")))
             .collect()

@@ -7,12 +7,15 @@ use jiff::Timestamp;
 use crate::{
     footage::{media, try_replay},
     kube::{apply, eventually, get, kubectl, list, run, text, tool, try_kubectl, wait_condition},
-    world::{BROKER, GATEWAY, SYSTEM, USER, camera, http_get, install_chart, pipeline, recording, remove, world},
+    t3_stored::{DISKS, held_by, pins_of},
+    world::{
+        BROKER, GATEWAY, SYSTEM, USER, camera, http_get, install_chart, pipeline, rabbitmqctl, recording, remove, world,
+    },
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// C1: deleting a Pipeline removes Deployments and queues; footage stays (Retain) or goes (Delete).
+/// C1: deleting a Pipeline removes Deployments and queues; footage stays (Retain) or goes (Delete), and every pin with it.
 #[test]
 fn a_c1_deleting_a_pipeline_removes_children_and_queues_and_obeys_its_policy() {
     world();
@@ -30,6 +33,8 @@ fn a_c1_deleting_a_pipeline_removes_children_and_queues_and_obeys_its_policy() {
         let first = eventually("footage", MINUTE, || {
             try_replay(name, begun, end)?.segments.first().map(|s| s.uri.clone()).ok_or("an empty playlist".into())
         });
+        let pinned = pins_of(name);
+        assert!(!pinned.is_empty(), "its footage is pinned");
         kubectl(&["-n", USER, "delete", "pipeline", name, "--timeout=60s"]);
         eventually("no child and no queue", 2 * MINUTE, || {
             let selector = format!("dsn.network/pipeline={name}");
@@ -43,10 +48,17 @@ fn a_c1_deleting_a_pipeline_removes_children_and_queues_and_obeys_its_policy() {
         });
         if policy == "Retain" {
             assert!(!media(&first).is_empty(), "retained footage plays");
+            assert!(pinned.is_subset(&pins_of(name)), "retained footage stays pinned");
         } else {
             eventually("deleted footage is gone", 2 * MINUTE, || match http_get(&first).0 {
                 404 | 410 => Ok(()),
                 status => Err(format!("{status}")),
+            });
+            eventually("no pin of it is left", 2 * MINUTE, || {
+                let asked_for = pins_of(name);
+                let held: Vec<_> =
+                    DISKS.iter().flat_map(|disk| held_by(disk)).filter(|cid| pinned.contains(cid)).collect();
+                if asked_for.is_empty() && held.is_empty() { Ok(()) } else { Err(format!("{asked_for:?}, {held:?}")) }
             });
         }
         remove("camera", name);
@@ -112,5 +124,5 @@ fn d_namespaces_end() {
 }
 
 fn queues() -> String {
-    kubectl(&["-n", SYSTEM, "exec", "dsn-rabbitmq-0", "--", "rabbitmqctl", "-q", "-p", "dsn", "list_queues", "name"])
+    rabbitmqctl(&["list_queues", "name"])
 }

@@ -261,6 +261,12 @@ pub static GATEWAY: Forward = Forward::new("service/dsn-server", 8080);
 /// The broker's AMQP port.
 pub static BROKER: Forward = Forward::new("service/dsn-rabbitmq", 5672);
 
+/// The broker's own tool, in our vhost: what it prints.
+pub fn rabbitmqctl(arguments: &[&str]) -> String {
+    let inside = ["-n", SYSTEM, "exec", "dsn-rabbitmq-0", "--", "rabbitmqctl", "-q", "-p", "dsn"];
+    kubectl(&[&inside, arguments].concat())
+}
+
 /// A decoded value of a Secret.
 pub fn secret(namespace: &str, name: &str, key: &str) -> String {
     let object = get("secret", namespace, name).unwrap_or_else(|| panic!("Secret {namespace}/{name} exists"));
