@@ -147,6 +147,12 @@ impl Cause {
         matches!(self, Self::Unauthorized(_))
     }
 
+    /// Did the camera say nothing, good or bad? Then what is known of it still holds, and to ask once more would cost the
+    /// first seconds of its return.
+    pub fn is_silence(&self) -> bool {
+        matches!(self, Self::UnknownHost | Self::Refused | Self::NoAnswer | Self::Hung | Self::DiskFull)
+    }
+
     /// The whole for a person.
     pub fn problem(&self, declared: &Declared) -> Problem {
         let url = &declared.url;

@@ -165,9 +165,8 @@ impl<'a> Capture<'a> {
         let (ended, reason, detail) = match stop {
             Stop::Told(reason, detail) => (Ended::Told, reason, detail),
             Stop::Failed(cause) => {
-                if !captured && cause != Cause::Hung {
-                    // Perhaps it sends something else than it used to: ask again. One that sends nothing tells nothing, and
-                    // asking would cost seconds when it is back.
+                if !captured && !cause.is_silence() {
+                    // Perhaps it sends something else than it used to: ask again.
                     self.known = None;
                 }
                 let detail = cause.problem(&order.declared()).message;
