@@ -126,8 +126,10 @@ fn left() -> Vec<String> {
     note("table", &stdout(&tables), NAME);
     for process in std::fs::read_dir("/proc").expect("processes").flatten() {
         // One may end meanwhile.
-        let text = std::fs::read_to_string(process.path().join("cgroup")).unwrap_or_default();
-        note(&process.path().display().to_string(), &text, NAME);
+        let groups = std::fs::read_to_string(process.path().join("cgroup")).unwrap_or_default();
+        if groups.contains(NAME) {
+            note("process", &process.path().display().to_string(), "/proc/");
+        }
     }
     let groups = Command::new("find").args(["/sys/fs/cgroup", "-name", NAME]).output().expect("find is there");
     note("control group", &stdout(&groups), NAME);
