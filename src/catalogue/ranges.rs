@@ -83,7 +83,7 @@ impl RunRow {
 }
 
 /// Reads many rows that came as one value.
-fn unpack<T: DeserializeOwned>(rows: &str) -> Result<Vec<T>, Error> {
+pub(super) fn unpack<T: DeserializeOwned>(rows: &str) -> Result<Vec<T>, Error> {
     serde_json::from_str(rows).map_err(|_| Error::Unreadable { what: "list of segments" })
 }
 
