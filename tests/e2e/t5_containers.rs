@@ -9,10 +9,10 @@ use std::{
 use jiff::Timestamp;
 
 use crate::{
+    browser::{SETTLED, watch},
     footage::{key, media, try_replay},
     frames::{breaks, play, widest_audio_gap},
     kube::{apply, eventually, get, run, text, wait_condition},
-    t2_replayed::{SETTLED, watch_and_choose},
     t4_steered::gap_reasons,
     world::{
         CLIP_25_FPS, USER, admin, camera, capture_pod, gateway, http_get, incarnation, pipeline, remove, replay_path,
@@ -113,7 +113,7 @@ fn v5_the_page_plays_a_transport_stream_in_a_browser() {
     let to = from + MINUTE;
     wait_until(to + Duration::from_secs(10));
     complete(from, to);
-    watch_and_choose(&format!("#/{USER}/{NAME}/range/{}/{to}", from + SETTLED), 12, &[]);
+    watch(&format!("#/{USER}/{NAME}/range/{}/{to}", from + SETTLED), 12);
 }
 
 /// K4: sound is left out by message: the pod stays as it is, a new session has none, and the footage before keeps its own.

@@ -7,10 +7,10 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::{
+    browser::{SETTLED, watch_and_choose},
     footage::media,
-    frames::{breaks, play, widest_audio_gap},
+    frames::{breaks, play, shown_at, widest_audio_gap},
     kube::{apply, eventually, get, kubectl, list, text, wait_condition},
-    t2_replayed::watch_and_choose,
     t5_faults::{in_pod, signal},
     world::{
         CLIP_25_FPS, SYSTEM, USER, admin, camera, capture_pod, gateway, http_get, incarnation, pipeline, remove, world,
@@ -101,6 +101,10 @@ fn k2_v9_the_small_picture_has_every_frame_and_the_sound() {
     assert!(breaks(&small.frames, CLIP_25_FPS).is_empty(), "{:?}", breaks(&small.frames, CLIP_25_FPS));
     assert_eq!(small.frames, own.frames);
     assert!(small.audio.len() == own.audio.len() && widest_audio_gap(&small.audio) < 0.1);
+    let shown = [LOW, "source"].map(|rendition| shown_at(&gateway(&range("replay", from, to, rendition)), &admin()));
+    assert_eq!(shown.each_ref().map(Vec::len), [own.frames.len(); 2]);
+    let apart = shown[0].iter().zip(&shown[1]).map(|(small, own)| (small - own).abs()).fold(0.0, f64::max);
+    assert!(apart < 0.001, "a player that goes over would jump by {apart} s");
 
     let (_, master) = http_get(&range("master", from, to, "source"));
     let master = m3u8_rs::parse_master_playlist_res(&master).expect("a master playlist");
@@ -116,6 +120,15 @@ fn k2_v9_the_small_picture_has_every_frame_and_the_sound() {
         let (status, _) = http_get(&format!("/hls/{USER}/{NAME}/{}", variant.uri));
         assert_eq!(status, 200, "{}", variant.uri);
     }
+}
+
+/// Waits until the small picture can be chosen live.
+fn live_lists_both() {
+    eventually("the small picture beside the other", MINUTE, || {
+        let (status, body) = http_get(&format!("/hls/{USER}/{NAME}/live-master.m3u8"));
+        let said = String::from_utf8_lossy(&body).into_owned();
+        if said.contains(&format!("rendition={LOW}")) { Ok(()) } else { Err(format!("{status}: {said}")) }
+    });
 }
 
 /// K4: another bit rate reaches the transcoder by message, and is that of the segments from then on.
@@ -170,17 +183,30 @@ fn b3_a_killed_transcoder_costs_nothing() {
     wait_condition(("pipeline", USER, NAME), "Transcoding", "True", "", MINUTE);
 }
 
+/// Watches a place of the page and goes over to the small picture and back.
+fn goes_over_smoothly(place: &str) {
+    let shown = watch_and_choose(place, 30, &["source", LOW, "source"]);
+    // The page may have begun with the small one, as the line allowed.
+    assert!(shown.heights().ends_with(&[360, 180, 360]), "{:?}", shown.heights());
+}
+
 /// V9: a viewer who chooses another picture in the middle sees neither a jump nor a hole.
 #[test]
 fn v9_changing_the_picture_in_a_browser_does_not_jump() {
     laddered();
-    eventually("the small picture beside the other", MINUTE, || {
-        let (status, body) = http_get(&format!("/hls/{USER}/{NAME}/live-master.m3u8"));
-        let said = String::from_utf8_lossy(&body).into_owned();
-        if said.contains(&format!("rendition={LOW}")) { Ok(()) } else { Err(format!("{status}: {said}")) }
-    });
-    let shown = watch_and_choose(&format!("#/{USER}/{NAME}"), 30, &["source", LOW, "source"]);
-    assert!(shown.heights.contains(&180) && shown.heights.contains(&360), "{:?}", shown.heights);
+    live_lists_both();
+    goes_over_smoothly(&format!("#/{USER}/{NAME}"));
+}
+
+/// V9: nor does one who watches what was recorded.
+#[test]
+fn v9_changing_the_picture_of_a_replay_in_a_browser_does_not_jump() {
+    // More than is watched, and than a player loads ahead.
+    let from = laddered() + SETTLED;
+    let to = from + MINUTE;
+    std::thread::sleep(Duration::try_from(to + Duration::from_secs(10) - Timestamp::now()).unwrap_or_default());
+    complete(from, to);
+    goes_over_smoothly(&format!("#/{USER}/{NAME}/range/{from}/{to}"));
 }
 
 /// K2: without `transcode` the transcoder, its queue and its condition are gone; the footage stays.
