@@ -9,6 +9,7 @@ mod browser;
 mod footage;
 mod frames;
 mod kube;
+mod master;
 mod subscriber;
 mod world;
 

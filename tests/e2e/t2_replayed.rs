@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use crate::{
     browser::{SETTLED, watch},
     frames::{breaks, play, widest_audio_gap},
+    master,
     world::{CLIP_15_FPS, CLIP_25_FPS, USER, admin, gateway, http_get_as, recording, replay_path, world},
 };
 
@@ -50,6 +51,20 @@ fn v1_live_plays() {
     let seen = play(&gateway(&format!("/hls/{USER}/h264/live.m3u8")), &admin(), Some(10));
     assert!(seen.frames.len() >= 200, "{} frames in 10 s", seen.frames.len());
     assert!(breaks(&seen.frames, CLIP_25_FPS).is_empty(), "{:?}", breaks(&seen.frames, CLIP_25_FPS));
+}
+
+/// V1: what a player chooses by is true of H.264 and H.265, with sound and without, and where segments differ in length.
+#[test]
+fn v1_master_playlists_say_what_the_segments_need() {
+    let (start, end) = recording();
+    for (camera, codecs) in [("h264", "avc1."), ("h265", "hvc1."), ("oddgop", "avc1.")] {
+        for file in ["live-master.m3u8".to_owned(), format!("replay-master.m3u8?start={start}&end={end}")] {
+            let variants = master::variants_that_are_true(camera, &file);
+            let [own] = variants.as_slice() else { panic!("{camera} has no ladder: {variants:?}") };
+            let said = own.codecs.as_deref().unwrap_or_default();
+            assert!(said.starts_with(codecs) && said.contains(",mp4a.40.2") == (camera != "h265"), "{camera}: {said}");
+        }
+    }
 }
 
 /// V4: after the login, and only then, the page plays live in a browser.

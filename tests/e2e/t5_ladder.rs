@@ -11,6 +11,7 @@ use crate::{
     footage::media,
     frames::{breaks, play, shown_at, widest_audio_gap},
     kube::{apply, eventually, get, kubectl, list, text, wait_condition},
+    master,
     t5_faults::{in_pod, signal},
     world::{
         CLIP_25_FPS, SYSTEM, USER, admin, camera, capture_pod, gateway, http_get, incarnation, pipeline, remove, world,
@@ -106,19 +107,13 @@ fn k2_v9_the_small_picture_has_every_frame_and_the_sound() {
     let apart = shown[0].iter().zip(&shown[1]).map(|(small, own)| (small - own).abs()).fold(0.0, f64::max);
     assert!(apart < 0.001, "a player that goes over would jump by {apart} s");
 
-    let (_, master) = http_get(&range("master", from, to, "source"));
-    let master = m3u8_rs::parse_master_playlist_res(&master).expect("a master playlist");
-    let [own, small] = master.variants.as_slice() else { panic!("{master:?}") };
-    let size = |variant: &m3u8_rs::VariantStream| variant.resolution.map(|r| (r.width, r.height));
-    assert_eq!((size(own), size(small)), (Some((640, 360)), Some((320, 180))));
-    assert!(small.bandwidth < own.bandwidth && small.bandwidth > 64_000, "{master:?}");
-    for variant in [own, small] {
-        let rate = variant.frame_rate.expect("a frame rate");
-        assert!((rate - 25.0).abs() < 0.2, "{rate}");
-        let codecs = variant.codecs.as_deref().unwrap_or_default();
-        assert!(codecs.starts_with("avc1.") && codecs.ends_with(",mp4a.40.2"), "{codecs}");
-        let (status, _) = http_get(&format!("/hls/{USER}/{NAME}/{}", variant.uri));
-        assert_eq!(status, 200, "{}", variant.uri);
+    live_lists_both();
+    for file in [format!("replay-master.m3u8?start={from}&end={to}"), "live-master.m3u8".to_owned()] {
+        let variants = master::variants_that_are_true(NAME, &file);
+        let [own, small] = variants.as_slice() else { panic!("{file}: {variants:?}") };
+        let size = |variant: &m3u8_rs::VariantStream| variant.resolution.map(|r| (r.width, r.height));
+        assert_eq!((size(own), size(small)), (Some((640, 360)), Some((320, 180))), "{file}");
+        assert!(small.bandwidth < own.bandwidth, "{file}: {variants:?}");
     }
 }
 
