@@ -3,7 +3,7 @@
 use std::{sync::OnceLock, time::Duration};
 
 use jiff::Timestamp;
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 use serde_json::Value;
 
 use crate::{
@@ -149,33 +149,61 @@ fn k4_another_bit_rate_goes_by_message() {
     assert_eq!(incarnation(&capture_pod(NAME).expect("one pod")), before, "the pod was touched");
 }
 
-/// B3: a transcoder that is killed leaves the camera's own picture alone, and makes up for what it missed.
-#[test]
-fn b3_a_killed_transcoder_costs_nothing() {
-    laddered();
-    let from = Timestamp::now();
+/// The transcoders that run in the camera's pod.
+fn transcoders() -> Vec<Pid> {
     let pod = text(&capture_pod(NAME).expect("one pod"), "/metadata/name");
-    let transcoders = || {
-        let all = in_pod(&pod, USER, "dsn");
-        let role = |pid: &rustix::process::Pid| {
-            let line = std::fs::read_to_string(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
-            line.split('\0').nth(1) == Some("transcoder")
-        };
-        all.into_iter().filter(role).collect::<Vec<_>>()
+    let role = |pid: &Pid| {
+        let line = std::fs::read_to_string(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
+        line.split('\0').nth(1) == Some("transcoder")
     };
-    assert_eq!(transcoders().len(), 1);
-    signal(&transcoders(), Signal::KILL);
-    eventually("a transcoder again", MINUTE, || if transcoders().len() == 1 { Ok(()) } else { Err("none".to_owned()) });
-    std::thread::sleep(Duration::from_secs(15));
-    let to = Timestamp::now();
-    std::thread::sleep(Duration::from_secs(10));
+    in_pod(&pod, USER, "dsn").into_iter().filter(role).collect()
+}
+
+/// In neither picture is a frame of this time missing, doubled or reordered.
+fn both_are_whole(from: Timestamp, to: Timestamp) {
     complete(from, to);
     for rendition in ["source", LOW] {
         let seen = play(&gateway(&range("replay", from, to, rendition)), &admin(), None);
         let wrong = breaks(&seen.frames, CLIP_25_FPS);
         assert!(wrong.is_empty(), "{rendition}: {wrong:?}");
     }
+}
+
+/// B3: a transcoder that is killed leaves the camera's own picture alone, and makes up for what it missed.
+#[test]
+fn b3_a_killed_transcoder_costs_nothing() {
+    laddered();
+    let from = Timestamp::now();
+    assert_eq!(transcoders().len(), 1);
+    signal(&transcoders(), Signal::KILL);
+    eventually("a transcoder again", MINUTE, || if transcoders().len() == 1 { Ok(()) } else { Err("none".to_owned()) });
+    std::thread::sleep(Duration::from_secs(15));
+    let to = Timestamp::now();
+    std::thread::sleep(Duration::from_secs(10));
+    both_are_whole(from, to);
     wait_condition(("pipeline", USER, NAME), "Transcoding", "True", "", MINUTE);
+}
+
+/// K2, B3: a transcoder that stands still is said, in a sentence that names the camera and where to look; the camera's own
+/// picture goes on, and what is missing of the small one is made when it goes on.
+#[test]
+fn b3_k2_a_transcoder_that_stands_still_is_said_and_makes_up_for_it() {
+    laddered();
+    let from = Timestamp::now();
+    let still = transcoders();
+    assert_eq!(still.len(), 1);
+    signal(&still, Signal::STOP);
+    let said = wait_condition(("pipeline", USER, NAME), "Transcoding", "False", "", 2 * MINUTE);
+    assert!(said.contains(NAME) && said.contains("container transcoder"), "{said}");
+    // Whoever watches meanwhile has the camera's own picture, live.
+    let live = play(&gateway(&format!("/hls/{USER}/{NAME}/live.m3u8")), &admin(), Some(5));
+    assert!(live.frames.len() >= 100 && breaks(&live.frames, CLIP_25_FPS).is_empty(), "{:?}", live.frames);
+    let to = Timestamp::now() - Duration::from_secs(5);
+    assert!(transcoders() == still, "it was replaced");
+    signal(&still, Signal::CONT);
+    let said = wait_condition(("pipeline", USER, NAME), "Transcoding", "True", "InTime", MINUTE);
+    both_are_whole(from, to);
+    eprintln!("{said} after {} s", Timestamp::now().duration_since(to).as_secs());
 }
 
 /// Watches a place of the page and goes over to the small picture and back.
