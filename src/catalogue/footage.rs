@@ -3,11 +3,17 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
+use serde::Deserialize;
 
-use super::{Error, Reader, number, ranges::earliest, sql, time};
+use super::{
+    Error, Reader, number,
+    ranges::{earliest, unpack},
+    sql, time,
+};
 use crate::domain::{
     container::Container,
     id::{SessionId, StreamId},
+    playlist::{self, Sized, Variant},
     segment::{Blob, SOURCE, SegmentKey},
     spool,
 };
@@ -32,21 +38,33 @@ pub struct MediaRow {
     pub container: Container,
 }
 
-/// Codecs and picture of an init section, for the master playlist.
-#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
-pub struct InitRow {
-    /// RFC 6381.
-    pub codecs: String,
-    /// Picture width.
-    pub width: u32,
-    /// Picture height.
-    pub height: u32,
-    /// Peak bit rate of the segments asked about.
-    pub bandwidth: i64,
-    /// Their mean bit rate.
-    pub average: i64,
-    /// Their frames per 1,000 s; absent when nobody counted.
-    pub frame_rate: Option<i64>,
+/// The init section of the newest segment of a range, and how large each of them is.
+///
+/// Trap: as for the segments of a playlist, all of theirs stands in the index `segments_by_time`. Beside a single max()
+/// SQLite takes what is no aggregate from the row that holds it.
+const VARIANT: &str = "
+    WITH part AS MATERIALIZED (
+      SELECT max(start_us), init_id, json_group_array(json_array(start_us, bytes, media_us, target_seconds, frames)) AS segments
+      FROM segments
+      WHERE camera_id = ?1 AND rendition = ?2 AND start_us >= ?3 AND start_us < ?4 AND end_us > ?5)
+    SELECT i.codecs, i.width, i.height, p.segments FROM part p JOIN inits i ON i.id = p.init_id";
+
+#[derive(sqlx::FromRow)]
+struct VariantRow {
+    codecs: String,
+    width: u32,
+    height: u32,
+    segments: String,
+}
+
+/// In the order of the columns in [`VARIANT`].
+#[derive(Deserialize)]
+struct SizeRow {
+    start_us: i64,
+    bytes: i64,
+    media_us: i64,
+    target_seconds: u32,
+    frames: i64,
 }
 
 /// Answer to a question for one file.
@@ -155,42 +173,49 @@ impl Reader {
         Ok(std::iter::once(SOURCE.to_owned()).chain(others).collect())
     }
 
-    /// Codecs, picture and peak bit rate of the newest part of a range.
+    /// What a master playlist says of a range: codecs and picture of its newest part, bit rates and frame rate of all of it.
     pub async fn variant(
         &self,
         camera: &Camera,
         rendition: &str,
         from: Timestamp,
         to: Timestamp,
-    ) -> Result<Option<InitRow>, Error> {
-        let mut found = None;
+        uri: String,
+    ) -> Result<Option<Variant>, Error> {
+        let (mut newest, mut sizes) = (None, Vec::<SizeRow>::new());
         for row in &camera.rows {
-            let init: Option<InitRow> = sqlx::query_as(
-                // Trap: beside one max() SQLite takes the other columns from the row that holds it: only the begins may
-                // choose here, the peak is asked for apart.
-                "WITH part AS (
-                   SELECT i.codecs, i.width, i.height, g.bytes * 8000000 / max(g.media_us, 1) AS bandwidth, g.start_us,
-                     g.bytes, g.media_us, g.frames
-                   FROM segments g JOIN inits i ON i.id = g.init_id
-                   WHERE g.camera_id = ?1 AND g.rendition = ?2 AND g.start_us >= ?3 AND g.start_us < ?4 AND g.end_us > ?5
-                   ORDER BY g.start_us DESC LIMIT 1000)
-                 SELECT codecs, width, height, max(start_us) AS newest,
-                   (SELECT max(bandwidth) FROM part) AS bandwidth,
-                   sum(bytes) * 8000000 / max(sum(media_us), 1) AS average,
-                   sum(frames) * 1000000000 / sum(CASE WHEN frames > 0 THEN media_us END) AS frame_rate
-                 FROM part HAVING count(*) > 0",
-            )
-            .bind(row)
-            .bind(rendition)
-            .bind(earliest(from))
-            .bind(to.as_microsecond())
-            .bind(from.as_microsecond())
-            .fetch_optional(&self.pool)
-            .await
-            .map_err(sql("find a variant"))?;
-            found = init.or(found);
+            let found: Option<VariantRow> = sqlx::query_as(VARIANT)
+                .bind(row)
+                .bind(rendition)
+                .bind(earliest(from))
+                .bind(to.as_microsecond())
+                .bind(from.as_microsecond())
+                .fetch_optional(&self.pool)
+                .await
+                .map_err(sql("find a variant"))?;
+            if let Some(found) = found {
+                sizes.extend(unpack::<SizeRow>(&found.segments)?);
+                newest = Some(found);
+            }
         }
-        Ok(found)
+        sizes.sort_by_key(|size| size.start_us);
+        let sized = |size: &SizeRow| Sized {
+            bytes: number(size.bytes),
+            media_us: number(size.media_us),
+            target_seconds: size.target_seconds,
+        };
+        // Segments whose frames nobody counted say nothing of their rate.
+        let counted = || sizes.iter().filter(|size| size.frames > 0);
+        let frames = counted().map(|size| number(size.frames)).sum::<u64>();
+        let media_us = counted().map(|size| number(size.media_us)).sum::<u64>();
+        Ok(newest.map(|newest| Variant {
+            uri,
+            rates: playlist::rates(&sizes.iter().map(sized).collect::<Vec<_>>()),
+            frame_rate: frames * 1_000_000_000 / media_us.max(1),
+            codecs: newest.codecs,
+            width: newest.width,
+            height: newest.height,
+        }))
     }
 
     /// One segment.

@@ -30,7 +30,7 @@ pub(crate) mod fixture;
 #[cfg(test)]
 mod tests;
 
-pub use footage::{Camera, InitRow, Media, MediaRow};
+pub use footage::{Camera, Media, MediaRow};
 pub use intake::{Fact, Owners, Recorded};
 pub use outgoing::Outgoing;
 pub use pinning::{Member, OpenStream, PinState, Rollup};

@@ -116,7 +116,7 @@ impl Run {
 }
 
 /// Reads many rows that came as one value.
-fn unpack<T: DeserializeOwned>(rows: &str) -> Result<Vec<T>, Error> {
+pub(super) fn unpack<T: DeserializeOwned>(rows: &str) -> Result<Vec<T>, Error> {
     serde_json::from_str(rows).map_err(|_| Error::Unreadable { what: "list of segments" })
 }
 

@@ -5,6 +5,7 @@ use super::*;
 use crate::domain::{
     control::{Envelope, InstanceReport, Phase, Readd, Stored, StreamConfig},
     id::{InstanceUid, Role, StreamId},
+    playlist::{Rates, Variant},
     segment::{Blob, Gap, GapReason, Segment, SegmentKey},
 };
 
@@ -164,7 +165,7 @@ async fn a_rollup_of_transport_streams_holds_nothing_but_segments() {
     let camera = fixture.reader.camera("demo", "camera").await.expect("reads").expect("known");
     let entries = fixture.reader.entries(&camera, "source", at(0), at(60)).await.expect("reads");
     assert!(entries.iter().all(|entry| entry.init.is_none()));
-    let variant = fixture.reader.variant(&camera, "source", at(0), at(60)).await.expect("reads").expect("footage");
+    let variant = variant(&fixture, "source", at(0), at(60)).await.expect("footage");
     assert_eq!((variant.codecs.as_str(), variant.width, variant.height), ("avc1.64001f,mp4a.40.2", 1280, 720));
 }
 
@@ -425,10 +426,24 @@ async fn a_master_playlist_says_what_the_newest_part_needs() {
     let fixture = catalogue().await;
     let lean = Segment { blob: Blob { bytes: 1, ..blob(b"lean") }, width: 426, height: 240, ..segment(1, 1, 0) };
     record(&fixture, [segments(1, 0..1, 0), vec![Fact::Segment(Box::new(lean))]].concat(), 20).await;
+    let newest = variant(&fixture, "source", at(0), at(60)).await.expect("some");
+    assert_eq!((newest.width, newest.height, newest.rates.peak), (426, 240, segment(1, 0, 0).blob.bytes * 2));
+}
+
+/// What a master playlist says of the range, in a rendition.
+async fn variant(fixture: &Fixture, rendition: &str, from: Timestamp, to: Timestamp) -> Option<Variant> {
     let camera = fixture.reader.camera("demo", "camera").await.expect("reads").expect("known");
-    let variant = fixture.reader.variant(&camera, "source", at(0), at(60)).await.expect("reads").expect("some");
-    let peak = i64::try_from(segment(1, 0, 0).blob.bytes).expect("small") * 2;
-    assert_eq!((variant.width, variant.height, variant.bandwidth), (426, 240, peak));
+    fixture.reader.variant(&camera, rendition, from, to, "uri".to_owned()).await.expect("reads")
+}
+
+#[tokio::test]
+async fn the_bit_rates_of_a_master_playlist_are_those_of_the_whole_range() {
+    let fixture = catalogue().await;
+    let sized = |seq, bytes| Segment { blob: Blob { bytes, ..blob(b"sized") }, ..segment(1, seq, 0) };
+    let facts = [sized(0, 8_000)].into_iter().chain((1..1_200).map(|seq| sized(seq, 2_000)));
+    record(&fixture, facts.map(|segment| Fact::Segment(Box::new(segment))).collect(), 5_000).await;
+    let whole = variant(&fixture, "source", at(0), at(4_800)).await.expect("some");
+    assert_eq!(whole.rates, Rates { peak: 16_000, mean: 4_010 });
 }
 
 #[tokio::test]
@@ -504,9 +519,9 @@ async fn renditions_are_catalogued_beside_the_source_and_told_one_by_one() {
     let camera = fixture.reader.camera("demo", "camera").await.expect("reads").expect("known");
     assert_eq!(fixture.reader.renditions(&camera).await.expect("reads"), ["source", "480p"]);
     assert_eq!(fixture.reader.entries(&camera, "480p", at(0), at(60)).await.expect("reads").len(), 2);
-    let variant = fixture.reader.variant(&camera, "480p", at(0), at(60)).await.expect("reads").expect("some");
-    assert_eq!((variant.height, variant.frame_rate), (480, Some(25_000)));
-    assert_eq!(fixture.reader.variant(&camera, "480p", at(4000), at(5000)).await.expect("reads"), None);
+    let said = variant(&fixture, "480p", at(0), at(60)).await.expect("some");
+    assert_eq!((said.height, said.frame_rate), (480, 25_000));
+    assert_eq!(variant(&fixture, "480p", at(4000), at(5000)).await, None);
 
     let id = roll_up(&fixture, 30).await;
     assert_eq!(fixture.reader.members(id).await.expect("reads").len(), 5 + 2, "one pin for all of them");

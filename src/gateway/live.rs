@@ -19,7 +19,7 @@ use crate::{
         control::{Phase, StreamConfig},
         id::{SessionId, StreamId},
         live::{LiveSegment, LiveWindow},
-        playlist::{self, Entry, Variant},
+        playlist::{self, Entry, Sized, Variant},
         token::{MasterKey, Purpose},
     },
     telemetry,
@@ -188,10 +188,14 @@ pub(super) fn variant(window: &LiveWindow, rendition: &str, uri: &str) -> Option
     let newest = of_it().next_back()?;
     let sum = |of: fn(&LiveSegment) -> u64| of_it().map(of).sum::<u64>();
     let media_us = sum(|segment| segment.media_us).max(1);
+    let sized = of_it().map(|segment| Sized {
+        bytes: segment.bytes,
+        media_us: segment.media_us,
+        target_seconds: segment.target_seconds,
+    });
     Some(Variant {
         uri: playlist::in_rendition(uri, rendition),
-        bandwidth: of_it().map(|s| s.bytes * 8_000_000 / s.media_us.max(1)).max().unwrap_or(1),
-        average: sum(|segment| segment.bytes) * 8_000_000 / media_us,
+        rates: playlist::rates(&sized.collect::<Vec<_>>()),
         frame_rate: sum(|segment| segment.frames) * 1_000_000_000 / media_us,
         codecs: newest.codecs.clone(),
         width: newest.width,

@@ -233,16 +233,9 @@ impl Asked<'_> {
                     continue;
                 }
             }
-            if let Some(found) = self.app.catalogue.variant(&camera, &rendition, from, to).await? {
-                variants.push(Variant {
-                    uri: playlist::in_rendition(&uri, &rendition),
-                    bandwidth: u64::try_from(found.bandwidth).unwrap_or(1),
-                    average: u64::try_from(found.average).unwrap_or(1),
-                    frame_rate: found.frame_rate.and_then(|rate| u64::try_from(rate).ok()).unwrap_or(0),
-                    codecs: found.codecs,
-                    width: found.width,
-                    height: found.height,
-                });
+            let uri = playlist::in_rendition(&uri, &rendition);
+            if let Some(variant) = self.app.catalogue.variant(&camera, &rendition, from, to, uri).await? {
+                variants.push(variant);
             } else if rendition == SOURCE {
                 return Err(self.nothing(&camera, from, to).await?);
             }

@@ -65,6 +65,15 @@ pub fn play(url: &str, authorization: &str, seconds: Option<u32>) -> Playback {
     Playback { frames, audio, codecs: codecs.into_iter().map(|(_, name)| name).collect() }
 }
 
+/// When each frame of a playlist is shown, s.
+pub fn shown_at(url: &str, authorization: &str) -> Vec<f64> {
+    let packets = run(Command::new("ffprobe")
+        .args(["-loglevel", "error", "-headers", &format!("Authorization: {authorization}\r\n")])
+        .args(["-select_streams", "v", "-show_entries", "packet=pts_time", "-of", "csv=p=0", url]));
+    let times = String::from_utf8_lossy(&packets);
+    times.lines().filter_map(|line| line.trim().trim_end_matches(',').parse().ok()).collect()
+}
+
 fn number(blocks: &[u8]) -> u16 {
     blocks.iter().fold(0, |number, grey| number << 1 | u16::from(*grey > 127))
 }

@@ -5,9 +5,11 @@
 //! share one installation and run in the order of their modules' names, so that what only takes time (the shared
 //! recording) passes while other tests work, and what takes things away comes last.
 
+mod browser;
 mod footage;
 mod frames;
 mod kube;
+mod master;
 mod subscriber;
 mod world;
 

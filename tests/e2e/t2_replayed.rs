@@ -1,16 +1,12 @@
 //! Live and replay in an independent player (rows V1, V7): what was captured is what is seen.
 
-use std::{process::Command, time::Duration};
-
 use jiff::Timestamp;
-use serde::Deserialize;
 
 use crate::{
+    browser::{SETTLED, watch},
     frames::{breaks, play, widest_audio_gap},
-    kube::{root, run},
-    world::{
-        CLIP_15_FPS, CLIP_25_FPS, SYSTEM, USER, admin, gateway, http_get_as, recording, replay_path, secret, world,
-    },
+    master,
+    world::{CLIP_15_FPS, CLIP_25_FPS, USER, admin, gateway, http_get_as, recording, replay_path, world},
 };
 
 fn replay_is_complete(camera: &str, clip: u16, fps: usize, codecs: &[&str]) {
@@ -57,89 +53,18 @@ fn v1_live_plays() {
     assert!(breaks(&seen.frames, CLIP_25_FPS).is_empty(), "{:?}", breaks(&seen.frames, CLIP_25_FPS));
 }
 
-/// Until the first of a camera's RTCP sender reports, one in ten seconds, ffmpeg lets the sound begin with the picture. Then
-/// it knows better, and the times move by what they were apart: some hundredths of a second on a busy machine, once in a
-/// session. Where it matters, a recording is looked at from here on.
-pub const SETTLED: Duration = Duration::from_secs(20);
-
-/// Longest time for which a picture may stand still, or by which the next one may be ahead, s. Another quality is fetched
-/// while what is buffered plays on; on two cores that also run the cluster a browser stumbles by some tenths. A hole in the
-/// footage is a whole segment long, which is four.
-const LONGEST_HALT: f64 = 1.0;
-
-/// What a browser showed of the page.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Shown {
-    /// Number of each picture that was shown.
-    frames: Vec<u16>,
-    /// Heights of the pictures, in the order in which they came.
-    pub heights: Vec<u32>,
-    /// The time that the page said of it.
-    moments: Vec<Timestamp>,
-    /// The time in the media at which it stands, s.
-    media: Vec<f64>,
-    /// When it came, s.
-    times: Vec<f64>,
-    /// How long it was watched.
-    seconds: f64,
-    /// Media that was asked for before the login.
-    before_login: Vec<String>,
-    /// Uncaught errors and violations of the Content-Security-Policy.
-    complaints: Vec<String>,
-}
-
-impl Shown {
-    /// By how many pictures the one on the screen is ahead of the time in the media: the median of each third of the
-    /// time, since what is drawn and what is reported differ now and then on a busy machine. A jump would stay.
-    fn ahead(&self) -> Vec<f64> {
-        let clip = f64::from(CLIP_25_FPS);
-        let ahead = |(frame, time): (&u16, &f64)| f64::from(*frame) - time * 25.0;
-        let all: Vec<f64> = self.frames.iter().zip(&self.media).map(ahead).collect();
-        // The numbers begin anew with the clip.
-        let near = |value: &f64| (value - all[0] + clip / 2.0).rem_euclid(clip) - clip / 2.0;
-        let near: Vec<f64> = all.iter().map(near).collect();
-        near.chunks(near.len().div_ceil(3))
-            .map(|third| {
-                let mut sorted = third.to_vec();
-                sorted.sort_by(f64::total_cmp);
-                sorted[sorted.len() / 2]
-            })
-            .collect()
+/// V1: what a player chooses by is true of H.264 and H.265, with sound and without, and where segments differ in length.
+#[test]
+fn v1_master_playlists_say_what_the_segments_need() {
+    let (start, end) = recording();
+    for (camera, codecs) in [("h264", "avc1."), ("h265", "hvc1."), ("oddgop", "avc1.")] {
+        for file in ["live-master.m3u8".to_owned(), format!("replay-master.m3u8?start={start}&end={end}")] {
+            let variants = master::variants_that_are_true(camera, &file);
+            let [own] = variants.as_slice() else { panic!("{camera} has no ladder: {variants:?}") };
+            let said = own.codecs.as_deref().unwrap_or_default();
+            assert!(said.starts_with(codecs) && said.contains(",mp4a.40.2") == (camera != "h265"), "{camera}: {said}");
+        }
     }
-}
-
-/// Watches a place of the page in headless Chromium.
-fn watch(place: &str, seconds: u8) -> Shown {
-    watch_and_choose(place, seconds, &[])
-}
-
-/// Watches a place of the page in headless Chromium and chooses these qualities one after the other; asserts that pictures
-/// come in order and as fast as the camera's.
-pub fn watch_and_choose(place: &str, seconds: u8, qualities: &[&str]) -> Shown {
-    let printed = run(Command::new("node")
-        .arg(root().join("ui/test/watch.js"))
-        .args([&gateway("/"), &secret(SYSTEM, "dsn-admin", "password"), place, &seconds.to_string()])
-        .args([qualities.join(",")])
-        .args(std::env::var("SCREENSHOTS").map(|folder| format!("{folder}/{}.png", place.len())).ok()));
-    let shown: Shown = serde_json::from_slice(&printed).expect("watch.js prints what it saw");
-    assert!(shown.before_login.is_empty(), "before the login: {:?}", shown.before_login);
-    assert!(shown.complaints.is_empty(), "{:?}", shown.complaints);
-    // A browser leaves out pictures on a busy machine; it never shows one again or goes back.
-    let steps: Vec<u16> = shown.frames.windows(2).map(|pair| (pair[1] + CLIP_25_FPS - pair[0]) % CLIP_25_FPS).collect();
-    assert!(steps.iter().all(|step| (1..250).contains(step)), "{steps:?}");
-    let thirds = shown.ahead();
-    assert!(thirds.iter().all(|ahead| (ahead - thirds[0]).abs() < 1.1), "pictures against their time: {thirds:?}");
-    // By how much longer (or shorter) each was on the screen than there are pictures up to the next: a halt, or a jump. What
-    // the browser leaves out while the machine is busy counts on both sides, so it is neither.
-    let stays = shown.times.windows(2).map(|pair| pair[1] - pair[0]);
-    let slips: Vec<f64> = stays.zip(&steps).map(|(stay, step)| stay - f64::from(*step) / 25.0).collect();
-    let worst = slips.iter().copied().max_by(|a, b| a.abs().total_cmp(&b.abs())).unwrap_or_default();
-    assert!(worst.abs() < LONGEST_HALT, "a picture was held, or others left out, for {worst} s: {slips:.1?}");
-    let shown_seconds = f64::from(steps.iter().map(|step| u32::from(*step)).sum::<u32>()) / 25.0;
-    let speed = shown_seconds / shown.seconds;
-    assert!((0.9..1.1).contains(&speed), "{shown_seconds} s of pictures in {} s", shown.seconds);
-    shown
 }
 
 /// V4: after the login, and only then, the page plays live in a browser.

@@ -3,14 +3,15 @@
 use std::{sync::OnceLock, time::Duration};
 
 use jiff::Timestamp;
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 use serde_json::Value;
 
 use crate::{
+    browser::{SETTLED, watch_and_choose},
     footage::media,
-    frames::{breaks, play, widest_audio_gap},
+    frames::{breaks, play, shown_at, widest_audio_gap},
     kube::{apply, eventually, get, kubectl, list, text, wait_condition},
-    t2_replayed::watch_and_choose,
+    master,
     t5_faults::{in_pod, signal},
     world::{
         CLIP_25_FPS, SYSTEM, USER, admin, camera, capture_pod, gateway, http_get, incarnation, pipeline, remove, world,
@@ -101,21 +102,28 @@ fn k2_v9_the_small_picture_has_every_frame_and_the_sound() {
     assert!(breaks(&small.frames, CLIP_25_FPS).is_empty(), "{:?}", breaks(&small.frames, CLIP_25_FPS));
     assert_eq!(small.frames, own.frames);
     assert!(small.audio.len() == own.audio.len() && widest_audio_gap(&small.audio) < 0.1);
+    let shown = [LOW, "source"].map(|rendition| shown_at(&gateway(&range("replay", from, to, rendition)), &admin()));
+    assert_eq!(shown.each_ref().map(Vec::len), [own.frames.len(); 2]);
+    let apart = shown[0].iter().zip(&shown[1]).map(|(small, own)| (small - own).abs()).fold(0.0, f64::max);
+    assert!(apart < 0.001, "a player that goes over would jump by {apart} s");
 
-    let (_, master) = http_get(&range("master", from, to, "source"));
-    let master = m3u8_rs::parse_master_playlist_res(&master).expect("a master playlist");
-    let [own, small] = master.variants.as_slice() else { panic!("{master:?}") };
-    let size = |variant: &m3u8_rs::VariantStream| variant.resolution.map(|r| (r.width, r.height));
-    assert_eq!((size(own), size(small)), (Some((640, 360)), Some((320, 180))));
-    assert!(small.bandwidth < own.bandwidth && small.bandwidth > 64_000, "{master:?}");
-    for variant in [own, small] {
-        let rate = variant.frame_rate.expect("a frame rate");
-        assert!((rate - 25.0).abs() < 0.2, "{rate}");
-        let codecs = variant.codecs.as_deref().unwrap_or_default();
-        assert!(codecs.starts_with("avc1.") && codecs.ends_with(",mp4a.40.2"), "{codecs}");
-        let (status, _) = http_get(&format!("/hls/{USER}/{NAME}/{}", variant.uri));
-        assert_eq!(status, 200, "{}", variant.uri);
+    live_lists_both();
+    for file in [format!("replay-master.m3u8?start={from}&end={to}"), "live-master.m3u8".to_owned()] {
+        let variants = master::variants_that_are_true(NAME, &file);
+        let [own, small] = variants.as_slice() else { panic!("{file}: {variants:?}") };
+        let size = |variant: &m3u8_rs::VariantStream| variant.resolution.map(|r| (r.width, r.height));
+        assert_eq!((size(own), size(small)), (Some((640, 360)), Some((320, 180))), "{file}");
+        assert!(small.bandwidth < own.bandwidth, "{file}: {variants:?}");
     }
+}
+
+/// Waits until the small picture can be chosen live.
+fn live_lists_both() {
+    eventually("the small picture beside the other", MINUTE, || {
+        let (status, body) = http_get(&format!("/hls/{USER}/{NAME}/live-master.m3u8"));
+        let said = String::from_utf8_lossy(&body).into_owned();
+        if said.contains(&format!("rendition={LOW}")) { Ok(()) } else { Err(format!("{status}: {said}")) }
+    });
 }
 
 /// K4: another bit rate reaches the transcoder by message, and is that of the segments from then on.
@@ -141,46 +149,87 @@ fn k4_another_bit_rate_goes_by_message() {
     assert_eq!(incarnation(&capture_pod(NAME).expect("one pod")), before, "the pod was touched");
 }
 
-/// B3: a transcoder that is killed leaves the camera's own picture alone, and makes up for what it missed.
-#[test]
-fn b3_a_killed_transcoder_costs_nothing() {
-    laddered();
-    let from = Timestamp::now();
+/// The transcoders that run in the camera's pod.
+fn transcoders() -> Vec<Pid> {
     let pod = text(&capture_pod(NAME).expect("one pod"), "/metadata/name");
-    let transcoders = || {
-        let all = in_pod(&pod, USER, "dsn");
-        let role = |pid: &rustix::process::Pid| {
-            let line = std::fs::read_to_string(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
-            line.split('\0').nth(1) == Some("transcoder")
-        };
-        all.into_iter().filter(role).collect::<Vec<_>>()
+    let role = |pid: &Pid| {
+        let line = std::fs::read_to_string(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
+        line.split('\0').nth(1) == Some("transcoder")
     };
-    assert_eq!(transcoders().len(), 1);
-    signal(&transcoders(), Signal::KILL);
-    eventually("a transcoder again", MINUTE, || if transcoders().len() == 1 { Ok(()) } else { Err("none".to_owned()) });
-    std::thread::sleep(Duration::from_secs(15));
-    let to = Timestamp::now();
-    std::thread::sleep(Duration::from_secs(10));
+    in_pod(&pod, USER, "dsn").into_iter().filter(role).collect()
+}
+
+/// In neither picture is a frame of this time missing, doubled or reordered.
+fn both_are_whole(from: Timestamp, to: Timestamp) {
     complete(from, to);
     for rendition in ["source", LOW] {
         let seen = play(&gateway(&range("replay", from, to, rendition)), &admin(), None);
         let wrong = breaks(&seen.frames, CLIP_25_FPS);
         assert!(wrong.is_empty(), "{rendition}: {wrong:?}");
     }
+}
+
+/// B3: a transcoder that is killed leaves the camera's own picture alone, and makes up for what it missed.
+#[test]
+fn b3_a_killed_transcoder_costs_nothing() {
+    laddered();
+    let from = Timestamp::now();
+    assert_eq!(transcoders().len(), 1);
+    signal(&transcoders(), Signal::KILL);
+    eventually("a transcoder again", MINUTE, || if transcoders().len() == 1 { Ok(()) } else { Err("none".to_owned()) });
+    std::thread::sleep(Duration::from_secs(15));
+    let to = Timestamp::now();
+    std::thread::sleep(Duration::from_secs(10));
+    both_are_whole(from, to);
     wait_condition(("pipeline", USER, NAME), "Transcoding", "True", "", MINUTE);
+}
+
+/// K2, B3: a transcoder that stands still is said, in a sentence that names the camera and where to look; the camera's own
+/// picture goes on, and what is missing of the small one is made when it goes on.
+#[test]
+fn b3_k2_a_transcoder_that_stands_still_is_said_and_makes_up_for_it() {
+    laddered();
+    let from = Timestamp::now();
+    let still = transcoders();
+    assert_eq!(still.len(), 1);
+    signal(&still, Signal::STOP);
+    let said = wait_condition(("pipeline", USER, NAME), "Transcoding", "False", "", 2 * MINUTE);
+    assert!(said.contains(NAME) && said.contains("container transcoder"), "{said}");
+    // Whoever watches meanwhile has the camera's own picture, live.
+    let live = play(&gateway(&format!("/hls/{USER}/{NAME}/live.m3u8")), &admin(), Some(5));
+    assert!(live.frames.len() >= 100 && breaks(&live.frames, CLIP_25_FPS).is_empty(), "{:?}", live.frames);
+    let to = Timestamp::now() - Duration::from_secs(5);
+    assert!(transcoders() == still, "it was replaced");
+    signal(&still, Signal::CONT);
+    let said = wait_condition(("pipeline", USER, NAME), "Transcoding", "True", "InTime", MINUTE);
+    both_are_whole(from, to);
+    eprintln!("{said} after {} s", Timestamp::now().duration_since(to).as_secs());
+}
+
+/// Watches a place of the page and goes over to the small picture and back.
+fn goes_over_smoothly(place: &str) {
+    let shown = watch_and_choose(place, 30, &["source", LOW, "source"]);
+    // The page may have begun with the small one, as the line allowed.
+    assert!(shown.heights().ends_with(&[360, 180, 360]), "{:?}", shown.heights());
 }
 
 /// V9: a viewer who chooses another picture in the middle sees neither a jump nor a hole.
 #[test]
 fn v9_changing_the_picture_in_a_browser_does_not_jump() {
     laddered();
-    eventually("the small picture beside the other", MINUTE, || {
-        let (status, body) = http_get(&format!("/hls/{USER}/{NAME}/live-master.m3u8"));
-        let said = String::from_utf8_lossy(&body).into_owned();
-        if said.contains(&format!("rendition={LOW}")) { Ok(()) } else { Err(format!("{status}: {said}")) }
-    });
-    let shown = watch_and_choose(&format!("#/{USER}/{NAME}"), 30, &["source", LOW, "source"]);
-    assert!(shown.heights.contains(&180) && shown.heights.contains(&360), "{:?}", shown.heights);
+    live_lists_both();
+    goes_over_smoothly(&format!("#/{USER}/{NAME}"));
+}
+
+/// V9: nor does one who watches what was recorded.
+#[test]
+fn v9_changing_the_picture_of_a_replay_in_a_browser_does_not_jump() {
+    // More than is watched, and than a player loads ahead.
+    let from = laddered() + SETTLED;
+    let to = from + MINUTE;
+    std::thread::sleep(Duration::try_from(to + Duration::from_secs(10) - Timestamp::now()).unwrap_or_default());
+    complete(from, to);
+    goes_over_smoothly(&format!("#/{USER}/{NAME}/range/{from}/{to}"));
 }
 
 /// K2: without `transcode` the transcoder, its queue and its condition are gone; the footage stays.

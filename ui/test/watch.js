@@ -37,8 +37,8 @@ try {
   await browser.close();
 }
 
-/** Every picture that is shown for a while, once it plays smoothly: its number (16 blocks of 32 × 32, white = 1), its time
- * in the media, and as the page says it. */
+/** Every picture that is shown for a while, once it plays smoothly: its number (16 blocks of 32 × 32, white = 1), its height,
+ * its time in the media, when it was handed to the screen, and what the page says of it. */
 function watch(seconds) {
   const video = document.querySelector('video');
   const [blocks, side] = [16, 32];
@@ -64,13 +64,13 @@ function watch(seconds) {
     const times = [];
     // A player that has just begun may lag behind its sound on a busy machine, and catches up.
     let began = performance.now() + 4000;
-    const next = (now, { mediaTime }) => {
+    const next = (now, { mediaTime, presentationTime, height }) => {
       if (now < began) return video.requestVideoFrameCallback(next);
       if (!frames.length) began = now;
       media.push(mediaTime);
-      times.push(now / 1000);
+      times.push(presentationTime / 1000);
       frames.push(number());
-      if (heights.at(-1) !== video.videoHeight) heights.push(video.videoHeight);
+      heights.push(height);
       // Empty while another quality takes over.
       const { dateTime } = document.querySelector('#clock');
       if (dateTime) moments.push(dateTime);

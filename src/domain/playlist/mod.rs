@@ -18,12 +18,14 @@ use super::{
     spool::segment_file,
 };
 
+mod rate;
 mod rendition;
 mod timeline;
 
 #[cfg(test)]
 mod tests;
 
+pub use rate::{Rates, Sized, rates};
 pub use rendition::{Lacking, rendition};
 pub use timeline::newest_wins;
 use timeline::{Item, Stop, timeline};
@@ -70,11 +72,11 @@ impl Entry {
         let file = segment_file(seq, Container::of_init(self.init.as_ref()));
         let _ = writeln!(out, "#EXTINF:{seconds}.{rest:06},\n{}/{file}", self.folder);
     }
+}
 
-    /// Media time rounded to whole seconds, as RFC 8216 §4.3.3.1 compares it with the target duration.
-    fn rounded_seconds(&self) -> u64 {
-        (self.media_us + 500_000) / 1_000_000
-    }
+/// Media time rounded to whole seconds, as RFC 8216 §4.3.3.1 compares it with the target duration.
+fn rounded_seconds(media_us: u64) -> u64 {
+    (media_us + 500_000) / 1_000_000
 }
 
 /// What is known to be missing for good.
@@ -143,10 +145,8 @@ pub fn replay(entries: Vec<Entry>, declared: &Declared) -> Option<String> {
 pub struct Variant {
     /// Address of the media playlist.
     pub uri: String,
-    /// Peak of the segments' bit rates, bit/s.
-    pub bandwidth: u64,
-    /// Their mean, bit/s.
-    pub average: u64,
+    /// Bit rates of its segments.
+    pub rates: Rates,
     /// Frames per 1,000 s; left out when 0.
     pub frame_rate: u64,
     /// RFC 6381 codecs; left out when empty.
@@ -161,8 +161,8 @@ pub struct Variant {
 pub fn master(variants: &[Variant]) -> String {
     let mut out = String::from("#EXTM3U\n#EXT-X-VERSION:7\n#EXT-X-INDEPENDENT-SEGMENTS\n");
     for variant in variants {
-        let peak = variant.bandwidth.max(1);
-        let average = variant.average.clamp(1, peak);
+        let peak = variant.rates.peak.max(1);
+        let average = variant.rates.mean.clamp(1, peak);
         let _ = write!(out, "#EXT-X-STREAM-INF:BANDWIDTH={peak},AVERAGE-BANDWIDTH={average}");
         if !variant.codecs.is_empty() {
             // A quote would end the attribute: codecs come from the camera's stream.
@@ -199,8 +199,8 @@ fn target_seconds(items: &[Item<'_>]) -> u64 {
     items
         .iter()
         .map(|item| match item {
-            Item::Segment(entry) => entry.rounded_seconds().max(u64::from(entry.target_seconds)),
-            Item::Missing { media_us, .. } => (media_us + 500_000) / 1_000_000,
+            Item::Segment(entry) => rounded_seconds(entry.media_us).max(u64::from(entry.target_seconds)),
+            Item::Missing { media_us, .. } => rounded_seconds(*media_us),
         })
         .max()
         .unwrap_or(1)

@@ -240,8 +240,7 @@ fn no_rows_no_playlist() {
 fn a_master_playlist_names_codecs_and_resolution() {
     let text = master(&[Variant {
         uri: "live.m3u8".into(),
-        bandwidth: 1_200_000,
-        average: 1_000_000,
+        rates: Rates { peak: 1_200_000, mean: 1_000_000 },
         frame_rate: 15_000,
         codecs: "avc1.64001f,mp4a.40.2".into(),
         width: 1280,
@@ -378,10 +377,9 @@ fn a_dvr_rendition_waits_for_what_may_still_be_made() {
 
 #[test]
 fn a_master_playlist_names_every_rendition_with_what_a_player_chooses_by() {
-    let variant = |uri: &str, bandwidth, codecs: &str, height: u32, frame_rate| Variant {
+    let variant = |uri: &str, peak, codecs: &str, height: u32, frame_rate| Variant {
         uri: in_rendition("replay.m3u8?start=a&end=b", uri),
-        bandwidth,
-        average: bandwidth / 2,
+        rates: Rates { peak, mean: peak / 2 },
         frame_rate,
         codecs: codecs.into(),
         width: height * 16 / 9,
