@@ -157,26 +157,7 @@ fn begin(number: u32, hours: i64) -> Timestamp {
 /// What the capture pod of camera `number` says.
 async fn window(extract::Path(number): extract::Path<u32>) -> Json<LiveWindow> {
     let recorded = Recorded::new(number, Timestamp::now() - SignedDuration::from_secs(32), 60);
-    let segments = (0..8).map(|seq| {
-        let segment = recorded.nominal(seq);
-        LiveSegment {
-            file: format!("{seq:08}.m4s"),
-            init: Some("init.mp4".into()),
-            sha256: segment.blob.sha256,
-            bytes: segment.blob.bytes,
-            codecs: segment.codecs,
-            width: segment.width,
-            height: segment.height,
-            start: segment.start,
-            end: segment.end,
-            media_us: segment.media_us,
-            frames: segment.frames,
-            playlist_seq: segment.playlist_seq,
-            discontinuity_seq: segment.discontinuity_seq,
-            target_seconds: segment.target_seconds,
-            key: segment.key,
-        }
-    });
+    let segments = (0..8).map(|seq| LiveSegment::new(&recorded.nominal(seq), Some("init.mp4")));
     Json(LiveWindow { stream: recorded.stream.stream, segments: segments.collect() })
 }
 

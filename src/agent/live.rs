@@ -54,23 +54,7 @@ impl Live {
         if segment.key.rendition != SOURCE && segments.iter().filter(newer).count() >= AWAITED {
             return;
         }
-        let segment = LiveSegment {
-            key: segment.key.clone(),
-            file: spool::segment_file(segment.key.seq, segment.container()),
-            init: init.map(str::to_owned),
-            sha256: segment.blob.sha256.clone(),
-            bytes: segment.blob.bytes,
-            codecs: segment.codecs.clone(),
-            width: segment.width,
-            height: segment.height,
-            start: segment.start,
-            end: segment.end,
-            media_us: segment.media_us,
-            frames: segment.frames,
-            playlist_seq: segment.playlist_seq,
-            discontinuity_seq: segment.discontinuity_seq,
-            target_seconds: segment.target_seconds,
-        };
+        let segment = LiveSegment::new(segment, init);
         let at = segments.iter().rposition(|other| other.playlist_seq <= segment.playlist_seq).map_or(0, |at| at + 1);
         segments.insert(at, segment);
         // What the source no longer shows, no rendition shows.

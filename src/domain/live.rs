@@ -6,7 +6,11 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{id::StreamId, segment::SegmentKey};
+use super::{
+    id::StreamId,
+    segment::{Segment, SegmentKey},
+    spool::segment_file,
+};
 
 /// So many of the source's newest segments a live rendition may still lack. A player holds three behind the end: what
 /// came later would come too late, and a gap that was once listed must stay one (RFC 8216bis, `EXT-X-GAP`).
@@ -34,6 +38,9 @@ pub struct LiveSegment {
     /// Name of the file of its init section, `init.mp4`; absent for MPEG-TS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init: Option<String>,
+    /// SHA-256 of the init section; an older agent does not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init_sha256: Option<String>,
     /// SHA-256 of the bytes, 64 hex digits.
     pub sha256: String,
     /// Length in bytes.
@@ -59,4 +66,38 @@ pub struct LiveSegment {
     pub discontinuity_seq: u64,
     /// `EXT-X-TARGETDURATION` of the session, seconds.
     pub target_seconds: u32,
+}
+
+impl LiveSegment {
+    /// As the agent tells of a segment; `init`: the file of its init section.
+    pub fn new(segment: &Segment, init: Option<&str>) -> Self {
+        Self {
+            key: segment.key.clone(),
+            file: segment_file(segment.key.seq, segment.container()),
+            init: init.map(str::to_owned),
+            init_sha256: segment.init.as_ref().map(|init| init.sha256.clone()),
+            sha256: segment.blob.sha256.clone(),
+            bytes: segment.blob.bytes,
+            codecs: segment.codecs.clone(),
+            width: segment.width,
+            height: segment.height,
+            start: segment.start,
+            end: segment.end,
+            media_us: segment.media_us,
+            frames: segment.frames,
+            playlist_seq: segment.playlist_seq,
+            discontinuity_seq: segment.discontinuity_seq,
+            target_seconds: segment.target_seconds,
+        }
+    }
+
+    /// Does it need this file, or is it the file itself?
+    pub fn names(&self, file: &str) -> bool {
+        self.file == file || self.init.as_deref() == Some(file)
+    }
+
+    /// What a file that it [names](Self::names) hashes to, as far as the agent says.
+    pub fn sha256_of(&self, file: &str) -> Option<&str> {
+        if self.file == file { Some(&self.sha256) } else { self.init_sha256.as_deref() }
+    }
 }

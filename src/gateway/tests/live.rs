@@ -11,6 +11,7 @@ use crate::{
     domain::{
         control::{Phase, Problem, StreamConfig},
         live::LiveSegment,
+        segment::Segment,
     },
 };
 
@@ -19,25 +20,10 @@ fn just_now(count: i64) -> Vec<LiveSegment> {
     let now = Timestamp::now();
     (0..count)
         .map(|i| {
-            let known = segment(1, u64::try_from(i).expect("small"), 0);
             let start = now - SignedDuration::from_secs(4 * (count - i));
-            LiveSegment {
-                file: format!("{:08}.m4s", known.key.seq),
-                key: known.key,
-                init: Some("init.mp4".into()),
-                sha256: known.blob.sha256,
-                bytes: known.blob.bytes,
-                codecs: known.codecs,
-                width: known.width,
-                height: known.height,
-                start,
-                end: start + SignedDuration::from_secs(4),
-                media_us: known.media_us,
-                frames: known.frames,
-                playlist_seq: known.playlist_seq,
-                discontinuity_seq: 0,
-                target_seconds: 4,
-            }
+            let known = segment(1, u64::try_from(i).expect("small"), 0);
+            let recorded = Segment { start, end: start + SignedDuration::from_secs(4), ..known };
+            LiveSegment::new(&recorded, Some("init.mp4"))
         })
         .collect()
 }
@@ -111,6 +97,58 @@ async fn an_altered_live_segment_is_not_shown() {
     world.text("/hls/demo/camera/live.m3u8").await;
     let file = format!("/live/{}/{}/source/00000007.m4s", stream(), session(1));
     assert_eq!(world.refusal(&file).await, (502, "ContentMismatch".into()));
+}
+
+/// A gateway that has just started has no window yet, and init sections were not looked at in any.
+#[tokio::test]
+async fn the_first_files_that_a_gateway_serves_are_checked_too() {
+    let world = world().await;
+    world.live_with(just_now(8)).await;
+    Mock::given(path_regex("/v1/live/.+"))
+        .respond_with(ResponseTemplate::new(200).set_body_bytes(b"something else"))
+        .mount(&world.capture)
+        .await;
+    for file in ["00000007.m4s", "init.mp4", "00000006.m4s"] {
+        let file = format!("/live/{}/{}/source/{file}", stream(), session(1));
+        assert_eq!(world.refusal(&file).await, (502, "ContentMismatch".into()), "{file}");
+    }
+    let asked = world.capture.received_requests().await.expect("recorded");
+    assert_eq!(asked.iter().filter(|request| request.url.path() == "/v1/live").count(), 1, "the window names them all");
+}
+
+#[tokio::test]
+async fn an_init_section_is_shown_also_where_an_agent_of_an_earlier_release_says_no_hash_of_it() {
+    for said in [true, false] {
+        let world = world().await;
+        let mut segments = just_now(8);
+        for segment in segments.iter_mut().filter(|_| !said) {
+            segment.init_sha256 = None;
+        }
+        world.live_with(segments).await;
+        Mock::given(path_regex("/v1/live/.*/init.mp4$"))
+            .respond_with(ResponseTemplate::new(200).set_body_bytes(b"init 1"))
+            .mount(&world.capture)
+            .await;
+        let init = world.get(&format!("/live/{}/{}/source/init.mp4", stream(), session(1))).await;
+        assert_eq!((init.status(), &*init.bytes().await.expect("bytes")), (StatusCode::OK, &b"init 1"[..]));
+    }
+}
+
+#[tokio::test]
+async fn what_the_capture_pod_has_and_does_not_name_is_taken_from_storage() {
+    let world = world().await;
+    world.live_with(just_now(8)).await;
+    Mock::given(path_regex("/v1/live/.+"))
+        .respond_with(ResponseTemplate::new(200).set_body_bytes(b"whatever"))
+        .mount(&world.capture)
+        .await;
+    for seq in 100..120 {
+        let response = world.get(&format!("/live/{}/{}/source/{seq:08}.m4s", stream(), session(1))).await;
+        assert_eq!(response.headers()["location"].to_str().expect("text"), media_path(1, seq));
+    }
+    let asked = world.capture.received_requests().await.expect("recorded");
+    assert!(asked.iter().all(|request| request.url.path() == "/v1/live"), "nobody could check it");
+    assert!(asked.len() <= 3, "{}", asked.len());
 }
 
 #[tokio::test]
