@@ -40,8 +40,8 @@ pub struct MediaRow {
 
 /// The init section of the newest segment of a range, and how large each of them is.
 ///
-/// Trap: as for the segments of a playlist, all of theirs stands in the index `segments_by_time`. Beside a single max()
-/// SQLite takes what is no aggregate from the row that holds it.
+/// Trap: as for the segments of a playlist, all of theirs stands in the index `segments_by_time`. Beside a single `max()`
+/// `SQLite` takes what is no aggregate from the row that holds it.
 const VARIANT: &str = "
     WITH part AS MATERIALIZED (
       SELECT max(start_us), init_id, json_group_array(json_array(start_us, bytes, media_us, target_seconds, frames)) AS segments
@@ -199,7 +199,7 @@ impl Reader {
             }
         }
         sizes.sort_by_key(|size| size.start_us);
-        let sized = |size: &SizeRow| Sized {
+        let measured = |size: &SizeRow| Sized {
             bytes: number(size.bytes),
             media_us: number(size.media_us),
             target_seconds: size.target_seconds,
@@ -210,7 +210,7 @@ impl Reader {
         let media_us = counted().map(|size| number(size.media_us)).sum::<u64>();
         Ok(newest.map(|newest| Variant {
             uri,
-            rates: playlist::rates(&sizes.iter().map(sized).collect::<Vec<_>>()),
+            rates: playlist::rates(&sizes.iter().map(measured).collect::<Vec<_>>()),
             frame_rate: frames * 1_000_000_000 / media_us.max(1),
             codecs: newest.codecs,
             width: newest.width,

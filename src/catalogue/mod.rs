@@ -134,6 +134,7 @@ impl Writer {
 
 impl Reader {
     /// One with a pool to itself: whoever reads through the other one keeps nobody waiting here.
+    #[must_use]
     pub fn apart(&self) -> Self {
         let pool = self.pool.options().clone().connect_lazy_with((*self.pool.connect_options()).clone());
         Self { pool, ledger: Arc::clone(&self.ledger) }

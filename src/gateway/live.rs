@@ -105,7 +105,7 @@ impl LiveSource {
         let segment = match known {
             Some(segment) => segment,
             // We have just started, or nobody has asked for the playlist here since there is this segment.
-            None => named(&self.window(stream).await?).ok_or_else(not_live)?,
+            None => named(&*self.window(stream).await?).ok_or_else(not_live)?,
         };
         let bytes = self.get(stream, &format!("/v1/live/{session}/{rendition}/{file}")).await?;
         // Only an agent of an earlier release says no hash, that of the init section.

@@ -111,13 +111,13 @@ impl Recorder {
                     && self.owns(namespace, segment.key.stream, &segment.camera).await?
             }
             Fact::Gap(gap) => self.owns(namespace, gap.stream, &gap.camera).await?,
-            Fact::State { instance, at, report } => match self.reader.namespace_of(*instance).await? {
-                Some(owner) => owner == namespace,
-                None => {
+            Fact::State { instance, at, report } => {
+                let Some(owner) = self.reader.namespace_of(*instance).await? else {
                     let (namespace, instance, at, report) = (namespace.to_owned(), *instance, *at, report.clone());
                     return Ok(Some(Fact::Stranger { namespace, instance, at, report }));
-                }
-            },
+                };
+                owner == namespace
+            }
             Fact::Stranger { .. } | Fact::Camera(..) | Fact::Stream(..) | Fact::Orphan(_) => false,
         };
         Ok(theirs.then(|| fact.clone()))
