@@ -27,6 +27,8 @@ pub const PASSWORD: &str = "p@ss+wOrd#7";
 pub enum Clip {
     /// H.264, 10 fps, a keyframe each second, AAC.
     H264WithSound,
+    /// The same picture with G.711 (A-law): the sound of most cameras.
+    H264WithG711,
     /// H.265, 10 fps, a keyframe each second.
     H265Silent,
     /// What [`Clip::H264WithSound`] becomes when somebody sets the camera to H.265: under the same address.
@@ -159,6 +161,7 @@ fn clip_file(clip: Clip) -> (PathBuf, &'static str) {
             folder,
         );
     };
+    let h264 = ["-c:v", "libx264", "-preset", "ultrafast", "-bf", "0", "-g", "10", "-sc_threshold", "0"];
     let name = match clip {
         Clip::H264WithSound => {
             // 32 kHz: a whole number of AAC frames fills the clip. Raw, so that the loop has no silent first frame.
@@ -174,10 +177,22 @@ fn clip_file(clip: Clip) -> (PathBuf, &'static str) {
             made("capture-h264.ts", |file| {
                 let sound = sound.to_string_lossy();
                 let sound = ["-i", &sound, "-map", "0:v", "-map", "1:a", "-c:a", "copy", "-frames:a", "500"];
-                let options = ["-preset", "ultrafast", "-bf", "0", "-g", "10", "-sc_threshold", "0"];
-                encode(file, &sound, &[&["-c:v", "libx264"], &options[..]].concat());
+                encode(file, &sound, &h264);
             });
             "capture-h264"
+        }
+        Clip::H264WithG711 => {
+            made("capture-g711.ts", |file| encode(file, &[], &h264));
+            made("capture-g711.alaw", |file| {
+                let tone = ["-f", "lavfi", "-i", "sine=frequency=440:sample_rate=8000", "-t", "16", "-c:a", "pcm_alaw"];
+                let file = file.to_string_lossy();
+                run(
+                    "ffmpeg",
+                    &[&["-nostdin", "-v", "error", "-y"], &tone[..], &["-f", "alaw", &file]].concat(),
+                    folder,
+                );
+            });
+            "capture-g711"
         }
         Clip::FourMegabit => {
             made("capture-4m.ts", |file| {
