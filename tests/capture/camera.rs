@@ -27,6 +27,8 @@ pub const PASSWORD: &str = "p@ss+wOrd#7";
 pub enum Clip {
     /// H.264, 10 fps, a keyframe each second, AAC.
     H264WithSound,
+    /// The same picture with G.711 (A-law): the sound of most cameras.
+    H264WithG711,
     /// H.265, 10 fps, a keyframe each second.
     H265Silent,
     /// What [`Clip::H264WithSound`] becomes when somebody sets the camera to H.265: under the same address.
@@ -179,13 +181,13 @@ fn clip_file(clip: Clip) -> (PathBuf, &'static str) {
             folder,
         );
     };
+    let h264 = ["-c:v", "libx264", "-preset", "ultrafast", "-bf", "0", "-g", "10", "-sc_threshold", "0"];
     let name = match clip {
         Clip::H264WithSound => {
             let sound = sound(17);
             made("capture-h264.ts", |file| {
                 let sound = ["-i", &sound, "-map", "0:v", "-map", "1:a", "-c:a", "copy", "-frames:a", "500"];
-                let options = ["-preset", "ultrafast", "-bf", "0", "-g", "10", "-sc_threshold", "0"];
-                encode(file, &sound, &[&["-c:v", "libx264"], &options[..]].concat());
+                encode(file, &sound, &h264);
             });
             "capture-h264"
         }
@@ -200,12 +202,24 @@ fn clip_file(clip: Clip) -> (PathBuf, &'static str) {
                 let sound = (whole * 125 / 4).to_string();
                 let sound = ["-map", "0:v", "-map", "1:a", "-c:a", "copy", "-frames:a", &sound];
                 let picture = ["-vf", &frames, "-fps_mode", "passthrough", "-max_interleave_delta", "0"];
-                let gop = ["-c:v", "libx264", "-preset", "ultrafast", "-bf", "0", "-g", "10", "-sc_threshold", "0"];
                 let file = file.to_string_lossy();
                 let form = ["-pix_fmt", "yuv420p", "-f", "mpegts", &file];
-                run("ffmpeg", &[&source[..], &sound, &picture, &gop, &form].concat(), folder);
+                run("ffmpeg", &[&source[..], &sound, &picture, &h264, &form].concat(), folder);
             });
             "capture-freezes"
+        }
+        Clip::H264WithG711 => {
+            made("capture-g711.ts", |file| encode(file, &[], &h264));
+            made("capture-g711.alaw", |file| {
+                let tone = ["-f", "lavfi", "-i", "sine=frequency=440:sample_rate=8000", "-t", "16", "-c:a", "pcm_alaw"];
+                let file = file.to_string_lossy();
+                run(
+                    "ffmpeg",
+                    &[&["-nostdin", "-v", "error", "-y"], &tone[..], &["-f", "alaw", &file]].concat(),
+                    folder,
+                );
+            });
+            "capture-g711"
         }
         Clip::FourMegabit => {
             made("capture-4m.ts", |file| {

@@ -11,6 +11,7 @@ use dsn::domain::{
     media::{Description, Media},
     mpegts,
     segment::SOURCE,
+    spool,
 };
 use rustix::process::Signal;
 
@@ -61,6 +62,19 @@ fn streams(pod: &CapturePod, session: SessionId, file: &str) -> Vec<String> {
     // Once for the program and once for the stream.
     lines.dedup();
     lines
+}
+
+/// Packets of sound in a segment.
+fn sound_packets(pod: &CapturePod, session: SessionId, container: Container, seq: u64) -> usize {
+    let file = |name: &str| pod.rendition(session).join(name).display().to_string();
+    let segment = file(&spool::segment_file(seq, container));
+    let input = container.init_file().map_or(segment.clone(), |init| format!("concat:{}|{segment}", file(init)));
+    let output = Command::new("ffprobe")
+        .args(["-v", "error", "-select_streams", "a", "-show_entries", "packet=size", "-of", "csv=p=0"])
+        .arg(input)
+        .output()
+        .expect("ffprobe is installed");
+    String::from_utf8_lossy(&output.stdout).lines().filter(|line| !line.is_empty()).count()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -182,6 +196,41 @@ fn c3_an_edit_of_container_or_audio_restarts_only_ffmpeg() {
     assert_eq!((pod.runner_pid(), is_alive(runner)), (runner, true));
     let said = fs::read_to_string(pod.path("runner.log")).expect("a log");
     assert!(!said.contains("browsers do not play"), "AAC needs no excuse");
+}
+
+/// Neither container holds G.711 so that a browser plays it: it becomes AAC, and whoever asked for a copy is told.
+#[test]
+fn v1_the_g711_of_most_cameras_is_recorded_as_aac_whatever_is_asked_for() {
+    let camera = Camera::start(Clip::H264WithG711);
+    let mut pod = CapturePod::new(&camera.url());
+    pod.start_runner();
+    let log = |pod: &CapturePod| fs::read_to_string(pod.path("runner.log")).expect("a log");
+    let sentence = "browsers do not play the camera's audio pcm_alaw as it is: encoding it as AAC";
+    let mut before = None;
+    for (container, audio, said) in [
+        (Container::Fmp4, Audio::Aac, 0),
+        (Container::MpegTs, Audio::Aac, 0),
+        (Container::MpegTs, Audio::Copy, 1),
+        (Container::Fmp4, Audio::Copy, 1),
+    ] {
+        pod.assign(|assignment| (assignment.container, assignment.audio) = (container, audio));
+        let told = format!("{container:?} {audio:?}");
+        let report = pod.await_report(&told, START, |report| report.phase == Phase::Running && report.session > before);
+        assert_eq!(report.video.and_then(|video| video.audio).as_deref(), Some("pcm_alaw"), "{told}");
+        before = report.session;
+        let session = pod.await_segments(2, START);
+        assert_eq!((Some(session), pod.report().problem), (before, None), "{told}");
+        for (media, description) in read_all(&pod, session, container) {
+            assert!(
+                description.sound && description.codecs.ends_with(",mp4a.40.2"),
+                "{told}: {description:?} {media:?}"
+            );
+        }
+        // 8 kHz, 1024 samples each, a second.
+        let packets = sound_packets(&pod, session, container, 1);
+        assert!((5..=18).contains(&packets), "{told}: {packets}");
+        assert_eq!(log(&pod).matches(sentence).count(), said, "{told}: {}", log(&pod));
+    }
 }
 
 #[test]

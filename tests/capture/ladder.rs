@@ -9,11 +9,11 @@ use std::{
 };
 
 use dsn::{
-    clients::broker::Publish,
+    clients::broker::{Broker, Publish},
     domain::{
         container::Container,
         control::{Activity, CONTROL_EXCHANGE, Command as Op, Envelope, InstanceReport, Phase, Stored, instance_key},
-        id::{InstanceUid, Role},
+        id::{InstanceUid, Role, SessionId},
         ladder::{LadderAssignment, Rendition},
         segment::{SOURCE, Segment, SegmentKey},
         spool,
@@ -21,6 +21,7 @@ use dsn::{
 };
 use futures::StreamExt;
 use jiff::Timestamp;
+use serde::Serialize;
 
 use crate::{
     agent_container::{Agent, START, log, operators_end, pod_of},
@@ -87,7 +88,7 @@ pub fn mount_ladder(pod: &CapturePod, told: &Envelope<LadderAssignment>) {
 /// What is heard on the events exchange.
 #[derive(Default)]
 struct Ear {
-    segments: BTreeMap<(String, u64), Segment>,
+    segments: BTreeMap<(String, SessionId, u64), Segment>,
     words: BTreeSet<(String, String)>,
     acked: BTreeMap<String, u64>,
     reports: BTreeMap<String, InstanceReport>,
@@ -110,7 +111,8 @@ impl Ear {
             match envelope.op.as_str() {
                 "segment" => {
                     let segment: Segment = serde_json::from_value(envelope.data).expect("a segment");
-                    self.segments.insert((segment.key.rendition.clone(), segment.key.seq), segment);
+                    let SegmentKey { rendition, session, seq, .. } = segment.key.clone();
+                    self.segments.insert((rendition, session, seq), segment);
                 }
                 "ack" => {
                     self.acked.insert(envelope.uid, envelope.data["revision"].as_u64().expect("a revision"));
@@ -124,8 +126,55 @@ impl Ear {
         }
     }
 
+    /// Numbers of what was announced of a rendition.
+    fn numbers(&self, rendition: &str) -> Vec<u64> {
+        self.segments.keys().filter(|(name, ..)| name == rendition).map(|(.., seq)| *seq).collect()
+    }
+
     fn count(&self, rendition: &str) -> usize {
-        self.segments.keys().filter(|(name, _)| name == rendition).count()
+        self.numbers(rendition).len()
+    }
+
+    fn has(&self, rendition: &str, seq: u64) -> bool {
+        self.numbers(rendition).contains(&seq)
+    }
+
+    /// Lengths of some segments of a rendition.
+    fn bytes(&self, rendition: &str, of: impl Fn(u64) -> bool) -> Vec<u64> {
+        let all = self.segments.values().filter(|segment| segment.key.rendition == rendition && of(segment.key.seq));
+        all.map(|segment| segment.blob.bytes).collect()
+    }
+
+    /// What an instance says that is wrong.
+    fn problem_of(&self, uid: InstanceUid) -> Option<&str> {
+        Some(&self.reports.get(&uid.to_string())?.problem.as_ref()?.reason)
+    }
+}
+
+fn key(pod: &CapturePod, rendition: &str, session: SessionId, seq: u64) -> SegmentKey {
+    SegmentKey { stream: pod.assignment.stream, rendition: rendition.into(), session, seq }
+}
+
+/// Publishes something for an instance, as operator and recorder do.
+async fn publish<T: Serialize>(broker: &Broker, to: InstanceUid, op: Op, message: &Envelope<T>) {
+    broker.publish(CONTROL_EXCHANGE, &instance_key(to, op), message, Publish::mandatory()).await.expect("told");
+}
+
+async fn tell_stored(broker: &Broker, pod: &CapturePod, stored: Stored) {
+    let capture = pod.assignment.instance;
+    let message = Envelope::unordered(capture.to_string(), "stored", Timestamp::now(), stored);
+    publish(broker, capture, Op::Stored, &message).await;
+}
+
+/// Rungs are what their sources are, in time and number.
+fn line_up(ear: &Ear) {
+    for ((rendition, session, seq), rung) in ear.segments.iter().filter(|((rendition, ..), _)| rendition == "low") {
+        let source = &ear.segments[&(SOURCE.to_owned(), *session, *seq)];
+        assert_eq!(
+            (rung.playlist_seq, rung.discontinuity_seq, rung.start, rung.end, rung.media_us, rung.frames),
+            (source.playlist_seq, source.discontinuity_seq, source.start, source.end, source.media_us, source.frames),
+            "{rendition} {session} {seq}"
+        );
     }
 }
 
@@ -152,28 +201,18 @@ async fn k2_a_ladder_slower_than_the_camera_takes_the_newest_and_makes_up_for_th
     let _agent = Agent::start(&pod);
     let transcoder = Transcoder::with_ffmpeg(&pod, &slow.to_string_lossy());
     ear.until(&pod, &mut heard, "three rungs", |ear| ear.count("low") >= 3).await;
-    let rungs: Vec<u64> = ear.segments.keys().filter(|(name, _)| name == "low").map(|(_, seq)| *seq).collect();
+    let rungs = ear.numbers("low");
     assert!(rungs.windows(2).all(|pair| pair[1] >= pair[0] + 3), "not the newest: {rungs:?}");
-    let source = ear.segments.keys().filter(|(name, _)| name == SOURCE).map(|(_, seq)| *seq);
-    let newest = source.max().expect("segments");
+    let newest = *ear.numbers(SOURCE).last().expect("segments");
     // The job takes five seconds and is of the newest at its begin: nobody waited for it.
     assert!(newest <= rungs[2] + 15, "{rungs:?}, the source is at {newest}");
     assert_eq!(ear.count(SOURCE) as u64, newest + 1, "the source has holes");
-    let uid = ladder.data.instance.to_string();
-    ear.until(&pod, &mut heard, "that it is behind", |ear| {
-        ear.reports
-            .get(&uid)
-            .and_then(|report| report.problem.as_ref())
-            .is_some_and(|problem| problem.reason == "Behind")
-    })
-    .await;
+    let uid = ladder.data.instance;
+    ear.until(&pod, &mut heard, "that it is behind", |ear| ear.problem_of(uid) == Some("Behind")).await;
 
     drop(transcoder);
     let _fast = Transcoder::start(&pod);
-    ear.until(&pod, &mut heard, "all of it", |ear| {
-        (0..=newest).all(|seq| ear.segments.contains_key(&("low".to_owned(), seq)))
-    })
-    .await;
+    ear.until(&pod, &mut heard, "all of it", |ear| (0..=newest).all(|seq| ear.has("low", seq))).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -195,14 +234,9 @@ async fn k2_renditions_take_the_way_of_the_source_and_never_hold_it_up() {
     let agent = Agent::start(&pod);
     let ladder = Transcoder::start(&pod);
     ear.until(&pod, &mut heard, "four rungs", |ear| ear.count("low") >= 4).await;
-    for ((rendition, seq), rung) in ear.segments.iter().filter(|((rendition, _), _)| rendition == "low") {
-        let source = &ear.segments[&(SOURCE.to_owned(), *seq)];
-        assert_eq!(
-            (rung.playlist_seq, rung.discontinuity_seq, rung.start, rung.end, rung.media_us, rung.frames),
-            (source.playlist_seq, source.discontinuity_seq, source.start, source.end, source.media_us, source.frames),
-            "{rendition} {seq}"
-        );
-        assert_eq!((rung.height, source.height), (120, 180));
+    line_up(&ear);
+    for rung in ear.segments.values().filter(|segment| segment.key.rendition == "low") {
+        assert_eq!(rung.height, 120);
         assert_eq!(uploads.counts().get(&rung.file).map(|(cid, _)| cid), Some(&rung.blob.cid), "announced = uploaded");
     }
     let window =
@@ -215,28 +249,30 @@ async fn k2_renditions_take_the_way_of_the_source_and_never_hold_it_up() {
         ear.words.contains(&(uid.clone(), "hello".into())) && ear.acked.get(&uid) == Some(&1)
     })
     .await;
-    let edited = told(&pod, 2, 60);
-    let key = instance_key(transcoder, Op::Apply);
-    broker.publish(CONTROL_EXCHANGE, &key, &edited, Publish::mandatory()).await.expect("told");
+    let before = ear.bytes("low", |_| true);
+    publish(&broker, transcoder, Op::Apply, &told(&pod, 2, 60)).await;
     ear.until(&pod, &mut heard, "the edit in effect", |ear| {
         ear.acked.get(&uid) == Some(&2)
             && ear.reports.get(&uid).is_some_and(|report| report.revision == 2 && report.phase == Phase::Running)
     })
     .await;
 
+    // By the message alone: what is mounted still says 300 kbit/s.
+    let session = *pod.sessions().last().expect("a session");
+    let rungs = pod.path("spool").join(session.to_string()).join("low");
+    let made = fs::read_dir(&rungs).expect("a folder").flatten();
+    let edited_at = made.filter_map(|file| spool::segment_seq(file.file_name().to_str()?)).max().expect("rungs");
+    ear.until(&pod, &mut heard, "a rung of the edit", |ear| ear.numbers("low").iter().any(|seq| *seq > edited_at))
+        .await;
+    let after = ear.bytes("low", |seq| seq > edited_at);
+    let (least, most) = (before.iter().min().expect("rungs"), after.iter().max().expect("a rung"));
+    assert!(most * 2 < *least, "{before:?} {after:?}");
+
     // Stored: the source by its mark, the rungs one by one, and the rung only after its source.
     ear.until(&pod, &mut heard, "fifteen", |ear| ear.count(SOURCE) >= 15 && ear.count("low") >= 14).await;
-    let session = *pod.sessions().last().expect("a session");
-    let rung = |seq: u64| {
-        pod.path("spool").join(session.to_string()).join("low").join(spool::segment_file(seq, Container::Fmp4))
-    };
-    let key =
-        |rendition: &str, seq| SegmentKey { stream: pod.assignment.stream, rendition: rendition.into(), session, seq };
-    let tell = async |stored: Stored| {
-        let message = Envelope::unordered(capture.to_string(), "stored", Timestamp::now(), stored);
-        let how = Publish::mandatory();
-        broker.publish(CONTROL_EXCHANGE, &instance_key(capture, Op::Stored), &message, how).await.expect("told");
-    };
+    let rung = |seq: u64| rungs.join(spool::segment_file(seq, Container::Fmp4));
+    let key = |rendition: &str, seq| key(&pod, rendition, session, seq);
+    let tell = async |stored: Stored| tell_stored(&broker, &pod, stored).await;
     tell(Stored { upto: vec![key(SOURCE, 2)], exactly: vec![key("low", 1)] }).await;
     eventually("the source trimmed", START, || log(&pod), || (!pod.segments(session).contains_key(&2)).then_some(()));
     eventually("the rung trimmed", START, || log(&pod), || (!rung(1).exists()).then_some(()));
@@ -244,11 +280,8 @@ async fn k2_renditions_take_the_way_of_the_source_and_never_hold_it_up() {
 
     // Without a transcoder everything else goes on, and what it has not made is kept for it.
     drop(ladder);
-    let newest = ear.segments.keys().filter(|(name, _)| name == SOURCE).map(|(_, seq)| *seq).max().expect("segments");
-    ear.until(&pod, &mut heard, "the source goes on", |ear| {
-        ear.segments.contains_key(&(SOURCE.to_owned(), newest + 14))
-    })
-    .await;
+    let newest = *ear.numbers(SOURCE).last().expect("segments");
+    ear.until(&pod, &mut heard, "the source goes on", |ear| ear.has(SOURCE, newest + 14)).await;
     tell(Stored { upto: vec![key(SOURCE, newest + 3)], exactly: vec![] }).await;
     eventually(
         "what has its rung is trimmed",
@@ -258,12 +291,96 @@ async fn k2_renditions_take_the_way_of_the_source_and_never_hold_it_up() {
     );
     assert!(pod.segments(session).contains_key(&(newest + 3)), "that one waits for its rung");
     let _again = Transcoder::start(&pod);
-    ear.until(&pod, &mut heard, "it is made up for", |ear| ear.segments.contains_key(&("low".to_owned(), newest + 3)))
-        .await;
+    ear.until(&pod, &mut heard, "it is made up for", |ear| ear.has("low", newest + 3)).await;
     eventually(
         "and then trimmed",
         START,
         || log(&pod),
         || (!pod.segments(session).contains_key(&(newest + 3))).then_some(()),
     );
+}
+
+/// K2: one that fails all the time hinders nothing either: not the capture, not the trimming, not the end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn k2_a_ladder_that_fails_is_told_and_hinders_nothing() {
+    let rabbit = RabbitMq::start();
+    let camera = Camera::start(Clip::H264WithSound);
+    let storage_port = free_port();
+    let (_server, _uploads) = storage::serve(storage_port).await;
+    let mut pod = pod_of(&camera, storage_port);
+    fs::write(pod.path("agent/amqp-url"), rabbit.url()).expect("writes");
+    let mut ladder = told(&pod, 1, 300);
+    mount_ladder(&pod, &ladder);
+    let (capture, transcoder) = (pod.assignment.instance, ladder.data.instance);
+    let (broker, mut heard) = operators_end(&rabbit, &[capture, transcoder]).await;
+    let mut ear = Ear::default();
+
+    pod.start_runner();
+    let _agent = Agent::start(&pod);
+    let _transcoder = Transcoder::with_ffmpeg(&pod, "/bin/false");
+    ear.until(&pod, &mut heard, "that it fails", |ear| ear.problem_of(transcoder) == Some("Failing")).await;
+    assert_eq!(ear.reports[&transcoder.to_string()].phase, Phase::Failing);
+    ear.until(&pod, &mut heard, "fifteen", |ear| ear.count(SOURCE) >= 15).await;
+    let source: Vec<&Segment> = ear.segments.values().collect();
+    assert!(source.iter().enumerate().all(|(n, segment)| segment.key.seq == n as u64), "the source has holes");
+    assert!(source.windows(2).all(|pair| pair[0].end == pair[1].start && pair[0].key.session == pair[1].key.session));
+    assert_eq!((ear.count("low"), ear.problem_of(capture)), (0, None));
+    assert!(!ear.words.iter().any(|(_, op)| op == "gap"), "{:?}", ear.words);
+
+    // Nobody waits six minutes for what is given up.
+    let session = source[0].key.session;
+    tell_stored(&broker, &pod, Stored { upto: vec![key(&pod, SOURCE, session, 2)], exactly: vec![] }).await;
+    let trimmed = || (!pod.segments(session).contains_key(&2)).then_some(());
+    eventually("the source trimmed", START, || log(&pod), trimmed);
+
+    // The end: the last segment sealed, announced and stored, and that is all there is to wait for.
+    ladder.revision = 2;
+    ladder.data.activity = Activity::Draining;
+    publish(&broker, transcoder, Op::Apply, &ladder).await;
+    let drain = pod.envelope(|assignment| assignment.activity = Activity::Draining);
+    publish(&broker, capture, Op::Apply, &drain).await;
+    pod.await_phase(Phase::Paused, START);
+    let last = *pod.segments(session).keys().last().expect("segments");
+    ear.until(&pod, &mut heard, "the last segment", |ear| ear.has(SOURCE, last)).await;
+    tell_stored(&broker, &pod, Stored { upto: vec![key(&pod, SOURCE, session, last)], exactly: vec![] }).await;
+    for uid in [transcoder, capture].map(|uid| uid.to_string()) {
+        ear.until(&pod, &mut heard, "that all is drained", |ear| ear.reports[&uid].phase == Phase::Drained).await;
+    }
+    assert_eq!(ear.numbers(SOURCE), (0..=last).collect::<Vec<_>>());
+}
+
+/// K2, B4: a camera that changes its picture and goes on in the same connection. Until the runner is certain, segments of
+/// the new picture lie under the old init section.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn k2_b4_a_camera_that_changes_its_picture_has_a_rung_for_each_segment_before_and_after() {
+    let rabbit = RabbitMq::start();
+    let camera = Camera::start(Clip::ChangesSize);
+    let storage_port = free_port();
+    let (_server, _uploads) = storage::serve(storage_port).await;
+    let mut pod = pod_of(&camera, storage_port);
+    fs::write(pod.path("agent/amqp-url"), rabbit.url()).expect("writes");
+    let ladder = told(&pod, 1, 300);
+    mount_ladder(&pod, &ladder);
+    let (_broker, mut heard) = operators_end(&rabbit, &[pod.assignment.instance, ladder.data.instance]).await;
+    let mut ear = Ear::default();
+
+    pod.start_runner();
+    let _agent = Agent::start(&pod);
+    let _transcoder = Transcoder::start(&pod);
+    let rungs = |ear: &Ear, session: SessionId| -> Vec<u64> {
+        ear.segments.keys().filter(|(name, of, _)| name == "low" && *of == session).map(|(.., seq)| *seq).collect()
+    };
+    ear.until(&pod, &mut heard, "rungs of a second session", |ear| {
+        let sessions = pod.sessions();
+        sessions.len() == 2 && rungs(ear, sessions[1]).len() >= 3
+    })
+    .await;
+    let first = pod.sessions()[0];
+    let source: Vec<u64> = pod.segments(first).into_keys().collect();
+    ear.until(&pod, &mut heard, "a rung for each segment", |ear| rungs(ear, first) == source).await;
+    line_up(&ear);
+    assert_eq!(ear.problem_of(ladder.data.instance), None);
+    let sizes: BTreeSet<(u32, u32)> =
+        ear.segments.values().filter(|s| s.key.rendition == "low").map(|s| (s.width, s.height)).collect();
+    assert_eq!(sizes.into_iter().collect::<Vec<_>>(), [(214, 120)]);
 }

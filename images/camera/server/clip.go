@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/asticode/go-astits"
@@ -22,7 +23,8 @@ import (
 )
 
 // A clip is an MPEG transport stream without B-frames whose tracks all have the same length, so that it can be repeated
-// without a gap. (Not MP4: this reader of MP4 knows only the boxes that it writes itself.)
+// without a gap. (Not MP4: this reader of MP4 knows only the boxes that it writes itself.) Sound in G.711, which no transport
+// stream carries, lies beside it: NAME.alaw, A-law at 8 kHz.
 type clip struct {
 	tracks []*track
 	units  []unit // of all tracks, in the order of time
@@ -44,7 +46,7 @@ type track struct {
 type unit struct {
 	track *track
 	ticks int64    // since the clip's beginning
-	parts [][]byte // NAL units, or the one AAC frame
+	parts [][]byte // NAL units, or the one frame of sound
 }
 
 func (u unit) time() time.Duration { return seconds(u.ticks, u.track.clock) }
@@ -106,8 +108,30 @@ func openClip(path string) (*clip, error) {
 	if !errors.Is(err, astits.ErrNoMorePackets) {
 		return nil, fmt.Errorf("failed to read %s: %w", path, err)
 	}
+	if sound, err := os.ReadFile(strings.TrimSuffix(path, ".ts") + ".alaw"); err == nil {
+		if err := opened.addG711(sound); err != nil {
+			return nil, err
+		}
+	}
 	slices.SortStableFunc(opened.units, func(a, b unit) int { return cmp.Compare(a.time(), b.time()) })
 	return opened, opened.measure(path)
+}
+
+// addG711 adds sound in packets of 20 ms, as cameras send it.
+func (c *clip) addG711(sound []byte) error {
+	const packet = 160
+	forma := &format.G711{PayloadTyp: 8, SampleRate: 8000, ChannelCount: 1}
+	encoder, err := forma.CreateEncoder()
+	if err != nil {
+		return err
+	}
+	t := &track{base: rand.Uint32(), note: func([][]byte) {}}
+	t.carry(description.MediaTypeAudio, forma, func(parts [][]byte) ([]*rtp.Packet, error) { return encoder.Encode(parts[0]) })
+	c.tracks = append(c.tracks, t)
+	for at := 0; at < len(sound); at += packet {
+		c.units = append(c.units, unit{t, int64(at), [][]byte{sound[at:min(at+packet, len(sound))]}})
+	}
+	return nil
 }
 
 // measure finds the length of the clip: each track's last frame is as long as its first.
