@@ -84,7 +84,7 @@ async fn a_broker_short_of_memory_is_relieved_by_the_recorder_and_spoken_to_afte
         tokio::time::timeout(PATIENCE, hello).await.expect("the recorder asks for every configuration");
     };
     tokio::select! {
-        () = recorder.run(&login, &shutdown) => unreachable!("nobody shuts it down"),
+        () = Box::pin(recorder.run(&login, &shutdown)) => unreachable!("nobody shuts it down"),
         () = seen => {}
     }
 }
