@@ -126,9 +126,10 @@ const FILLER: &str = "somebody-elses";
 /// Takes every byte that is left.
 fn fill(pod: &CapturePod) {
     let mut file = fs::File::create(pod.path("spool").join(FILLER)).expect("a file");
-    let mut chunk = 64 << 10;
+    let zeros = vec![0; 64 << 10];
+    let mut chunk = zeros.len();
     while chunk > 0 {
-        match file.write(&[0; 64 << 10][..chunk]) {
+        match file.write(&zeros[..chunk]) {
             Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::StorageFull => chunk /= 2,
             Err(error) => panic!("{error}"),

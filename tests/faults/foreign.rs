@@ -64,11 +64,11 @@ pub fn b3_what_belongs_to_somebody_else_is_left_alone_and_said(site: &Site) {
     );
     assert_eq!(broker_of_others(&lab), before.1, "something of somebody else was touched at the broker");
 
-    lab.at_broker(Method::DELETE, &format!("users/{NAMESAKE}"), None);
+    lab.at_broker(&Method::DELETE, &format!("users/{NAMESAKE}"), None);
     for kind in KINDS {
         says(&lab, &kind.to_lowercase(), "ControlPlane", ["True", "InPlace"], |_| true);
     }
-    assert_eq!(lab.at_broker(Method::GET, &format!("users/{NAMESAKE}"), None)["tags"], json!(["dsn-agent"]));
+    assert_eq!(lab.at_broker(&Method::GET, &format!("users/{NAMESAKE}"), None)["tags"], json!(["dsn-agent"]));
 }
 
 fn declared() -> String {
@@ -114,7 +114,7 @@ fn theirs(kind: &str, name: &str) -> Value {
 
 /// Somebody was there before us.
 fn at_the_broker(lab: &Lab) {
-    let put = |path: &str, body: Value| lab.at_broker(Method::PUT, path, Some(&body));
+    let put = |path: &str, body: Value| lab.at_broker(&Method::PUT, path, Some(&body));
     let all = json!({"configure": ".*", "write": ".*", "read": ".*"});
     put(&format!("vhosts/{LAB}"), json!({}));
     put(&format!("permissions/{LAB}/guest"), all.clone());
@@ -125,7 +125,7 @@ fn at_the_broker(lab: &Lab) {
     }
     put(&format!("exchanges/{LAB}/dsn.events"), json!({"type": "topic", "durable": true}));
     let binding = format!("bindings/{LAB}/e/dsn.events/q/{}", THEIRS[0]);
-    lab.at_broker(Method::POST, &binding, Some(&json!({"routing_key": "evt.#"})));
+    lab.at_broker(&Method::POST, &binding, Some(&json!({"routing_key": "evt.#"})));
     for user in [VISITOR, NAMESAKE] {
         put(&format!("users/{user}"), json!({"password": "theirs", "tags": "monitoring"}));
         put(&format!("permissions/{LAB}/{user}"), all.clone());
@@ -139,7 +139,7 @@ fn broker_of_others(lab: &Lab) -> Vec<Value> {
     let queues = queues.map(|row| json!([row["name"], row["durable"], row["arguments"]]));
     let bindings = lab.in_broker("bindings").into_iter().filter(|row| among(row, "destination", &THEIRS));
     let mine = |what: &str| lab.in_broker(what).into_iter().filter(move |row| among(row, "user", &[VISITOR, NAMESAKE]));
-    let users = [VISITOR, NAMESAKE].map(|user| lab.at_broker(Method::GET, &format!("users/{user}"), None));
+    let users = [VISITOR, NAMESAKE].map(|user| lab.at_broker(&Method::GET, &format!("users/{user}"), None));
     let (permissions, topics) = (mine("permissions"), mine("topic-permissions"));
     queues.chain(bindings).chain(permissions).chain(topics).chain(users).collect()
 }

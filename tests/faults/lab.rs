@@ -96,7 +96,9 @@ impl<'a> Lab<'a> {
 
     /// Nothing goes wrong any more on any way; counting begins anew.
     pub fn let_be(&self) {
-        Way::ALL.iter().for_each(|way| self.traffic(*way).set(None));
+        for way in Way::ALL {
+            self.traffic(way).set(None);
+        }
     }
 
     /// At the n-th write on this way, counted from now, the operator dies.
@@ -178,7 +180,7 @@ impl<'a> Lab<'a> {
         format!("{group}/namespaces/{}/{plural}/{name}", self.name).trim_end_matches('/').to_owned()
     }
 
-    fn must(&self, method: Method, path: &str, body: Option<(&str, &Value)>) -> Value {
+    fn must(&self, method: &Method, path: &str, body: Option<(&str, &Value)>) -> Value {
         let (status, answer) = self.site.kubernetes(method.clone(), path, body);
         assert!(status.is_success(), "{method} {path}: {status}: {answer}");
         answer
@@ -189,18 +191,18 @@ impl<'a> Lab<'a> {
         for object in tools::documents(objects) {
             let text = |at| object.pointer(at).and_then(Value::as_str).expect("kind and name");
             let path = format!("{}?fieldManager=somebody", self.path(text("/kind"), text("/metadata/name")));
-            self.must(Method::PATCH, &path, Some(("application/apply-patch+yaml", &object)));
+            self.must(&Method::PATCH, &path, Some(("application/apply-patch+yaml", &object)));
         }
     }
 
     /// Somebody edits an object (or, with a name that ends in `/status`, says how it is).
     pub fn edit(&self, kind: &str, name: &str, patch: &Value) {
-        self.must(Method::PATCH, &self.path(kind, name), Some(("application/merge-patch+json", patch)));
+        self.must(&Method::PATCH, &self.path(kind, name), Some(("application/merge-patch+json", patch)));
     }
 
     /// Somebody deletes an object.
     pub fn delete(&self, kind: &str, name: &str) {
-        self.must(Method::DELETE, &self.path(kind, name), None);
+        self.must(&Method::DELETE, &self.path(kind, name), None);
     }
 
     /// An object, if it is there.
@@ -233,7 +235,7 @@ impl<'a> Lab<'a> {
         let mask = Mask::new(&self.name);
         let mut state = State::new();
         let list = |&(kind, ..): &(&'static str, &str, &str)| {
-            let mut list = self.must(Method::GET, &self.path(kind, ""), None);
+            let mut list = self.must(&Method::GET, &self.path(kind, ""), None);
             let items = list["items"].as_array_mut().map(std::mem::take).unwrap_or_default();
             items.into_iter().map(move |item| (kind, item))
         };
@@ -295,7 +297,7 @@ impl<'a> Lab<'a> {
     }
 
     /// Somebody changes something at the broker.
-    pub fn at_broker(&self, method: Method, path: &str, body: Option<&Value>) -> Value {
+    pub fn at_broker(&self, method: &Method, path: &str, body: Option<&Value>) -> Value {
         let (status, answer) = self.site.management(method.clone(), path, body);
         assert!(status.is_success(), "{method} {path}: {status}: {answer}");
         answer
@@ -316,7 +318,7 @@ impl<'a> Lab<'a> {
         let message =
             json!({"routing_key": key, "payload": body.to_string(), "payload_encoding": "string", "properties": {}});
         let path = format!("exchanges/{}/dsn.events/publish", self.name);
-        assert_eq!(self.at_broker(Method::POST, &path, Some(&message))["routed"], true, "{key}");
+        assert_eq!(self.at_broker(&Method::POST, &path, Some(&message))["routed"], true, "{key}");
     }
 
     /// Waits until the state is this one and nothing is written any more: seconds, but for a queue that was no longer

@@ -54,7 +54,7 @@ pub fn c1_a_deleted_queue_comes_back_and_its_messages_are_heard_again(site: &Sit
 impl Lab<'_> {
     /// Somebody deletes a queue.
     fn delete_queue(&self, queue: &str) {
-        self.at_broker(Method::DELETE, &self.queue(queue), None);
+        self.at_broker(&Method::DELETE, &self.queue(queue), None);
     }
 
     /// How many listen to a queue, if there is one.

@@ -55,9 +55,12 @@ impl Site {
     /// What the chart gives the operator of a lab.
     pub fn arguments(&self, lab: &str, amqp_port: u16, management: &str) -> Vec<String> {
         let port = format!("--broker-port={PORT}");
-        let own = |argument: &String| match *argument == port {
-            true => format!("--broker-port={amqp_port}"),
-            false => argument.replace(LAB, lab).replace(MANAGEMENT, management),
+        let own = |argument: &String| {
+            if *argument == port {
+                format!("--broker-port={amqp_port}")
+            } else {
+                argument.replace(LAB, lab).replace(MANAGEMENT, management)
+            }
         };
         self.arguments.iter().map(own).collect()
     }

@@ -119,7 +119,6 @@ async fn work_off<F>(desk: &Desk, perform: impl Fn(Job) -> F) -> Result<(bool, C
 where
     F: Future<Output = (Job, Result<(), JobError>)>,
 {
-    use broker_admin::Error::{Answer, Request};
     let mut concerned = Concerned::default();
     let mut well = true;
     for kind in desk.jobs().chunk_by(|a, b| a.word() == b.word()) {
@@ -138,13 +137,11 @@ where
                 Err(error) => {
                     well = false;
                     tracing::warn!(job = job.word(), error = chain(&error), "failed at the broker; trying again");
-                    match (&job, &error) {
-                        (Job::Assign(instance), JobError::Broker(broker::Error::Unroutable { .. })) => {
-                            desk.queue_missing(instance.uid);
-                        }
-                        // It passes, and as a rule the user is there and its agents are at work.
-                        (Job::User(_), JobError::Admin(Request { .. } | Answer { .. })) => {}
-                        _ => desk.failed(&job, &chain(&error)),
+                    if let (Job::Assign(instance), JobError::Broker(broker::Error::Unroutable { .. })) = (&job, &error)
+                    {
+                        desk.queue_missing(instance.uid);
+                    } else {
+                        desk.failed(&job, &chain(&error));
                     }
                 }
             }
