@@ -313,10 +313,12 @@ impl<'a> Lab<'a> {
         self.in_broker("queues").iter().filter_map(|queue| Some(queue["name"].as_str()?.to_owned())).collect()
     }
 
-    /// Somebody publishes an event.
+    /// Somebody publishes an event, as the agents of the namespace do.
     pub fn say(&self, key: &str, body: &Value) {
-        let message =
-            json!({"routing_key": key, "payload": body.to_string(), "payload_encoding": "string", "properties": {}});
+        let message = json!({
+            "routing_key": key, "payload": body.to_string(), "payload_encoding": "string",
+            "properties": {"user_id": format!("dsn-{}", self.name)},
+        });
         let path = format!("exchanges/{}/dsn.events/publish", self.name);
         assert_eq!(self.at_broker(&Method::POST, &path, Some(&message))["routed"], true, "{key}");
     }
