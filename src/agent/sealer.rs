@@ -32,8 +32,14 @@ use crate::{
     telemetry,
 };
 
-/// So many finished segments anchor a session when they are there at once.
+/// So many finished segments anchor a session at most.
 const ANCHORS: usize = 3;
+/// A session is anchored by the segments of so much media, µs, as long as it goes on.
+///
+/// Trap: ffmpeg looks at a stream for about three seconds before it writes what came meanwhile, all at once. Short segments
+/// of that time are finished late, and the first of them alone would date all that follow: up to two seconds into the
+/// future, as a drift of the camera's clock.
+const ANALYSED_US: i64 = 3_000_000;
 
 /// Why a scan ended early; the next one goes on.
 #[derive(Debug, thiserror::Error)]
@@ -117,7 +123,8 @@ impl<'a> Sealer<'a> {
                     Vec::new()
                 }
             };
-            self.session(&applied, *session, segments, row, &mut stream).await?;
+            let goes_on = is_open && sessions.last() == Some(session);
+            self.session(&applied, *session, segments, goes_on, row, &mut stream).await?;
             // Trap: after a clock was set back, the session that is being written need not be the last by name.
             let is_current = is_open && (is_late || stream.last.is_some_and(|(newest, _)| newest == *session));
             let is_newest = is_current || sessions.last() == Some(session);
@@ -142,12 +149,13 @@ impl<'a> Sealer<'a> {
         }
     }
 
-    /// Seals what is new in a session.
+    /// Seals what is new in a session; `goes_on`: more is to come.
     async fn session(
         &mut self,
         applied: &Applied,
         session: SessionId,
         mut new: Vec<(u64, Container)>,
+        goes_on: bool,
         mut row: Option<SessionRow>,
         stream: &mut StreamBook,
     ) -> Result<(), Error> {
@@ -177,6 +185,10 @@ impl<'a> Sealer<'a> {
             let Some(Inspected { found, .. }) = ahead.front() else { return Ok(()) };
             if row.is_none() {
                 let first: Vec<Found> = ahead.iter().map(|inspected| inspected.found).collect();
+                let media_us: i64 = first.iter().map(|found| found.media.media_us).sum();
+                if goes_on && first.len() < ANCHORS && media_us < ANALYSED_US {
+                    return Ok(());
+                }
                 let target = self.segment_seconds(session, applied);
                 let book = SessionBook::open(stream, session, target, &first);
                 row = book.map(|book| SessionRow { book, init: format.init.clone(), closed: false, ended: None });
@@ -393,7 +405,7 @@ mod tests {
         }
         // Like a bad sector: opening it fails, and says nothing of what it is.
         let bad = UnixListener::bind(source.join(spool::segment_file(1, Container::MpegTs))).expect("a socket");
-        finish(&fixture::session(&context, second, false), 0);
+        finish(&fixture::session(&context, second, true), 0);
         let mut sealer = Sealer::new(&context);
         assert!(sealer.scan().await.is_err(), "told as long as it may still be read");
         assert_eq!(numbers(&context, second).await, Vec::<u64>::new(), "its numbers come after those of the first");
@@ -414,12 +426,37 @@ mod tests {
         let source = fixture::session(&context, first, true);
         fs::remove_dir(&source).expect("removed");
         fs::write(&source, "no folder").expect("writes");
-        finish(&fixture::session(&context, second, false), 0);
+        finish(&fixture::session(&context, second, true), 0);
         let mut sealer = Sealer::new(&context);
         assert!(sealer.scan().await.is_err(), "told as long as it may still be listed");
         sealer.failing = Failing::with_patience(Duration::ZERO);
         sealer.scan().await.expect("scans");
         assert_eq!(numbers(&context, second).await, [0]);
+    }
+
+    #[tokio::test]
+    async fn short_segments_that_come_all_at_once_are_dated_by_the_one_after() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let context = fixture::context(folder.path(), Activity::Running, "http://127.0.0.1:1").await;
+        let session = SessionId::new();
+        let source = fixture::session(&context, session, false);
+        let mut sealer = Sealer::new(&context);
+        for seq in 0..3 {
+            assert_eq!(numbers(&context, session).await, Vec::<u64>::new());
+            finish(&source, seq);
+            sealer.scan().await.expect("scans");
+        }
+        assert_eq!(numbers(&context, session).await, [0, 1, 2]);
+        // One that has ended has no more to wait for, nor one that another follows.
+        for ended in [true, false] {
+            let short = SessionId::new();
+            finish(&fixture::session(&context, short, ended), 0);
+            if !ended {
+                fixture::session(&context, SessionId::new(), false);
+            }
+            sealer.scan().await.expect("scans");
+            assert_eq!(numbers(&context, short).await, [0]);
+        }
     }
 
     #[tokio::test]

@@ -322,9 +322,10 @@ async fn k2_a_ladder_that_fails_is_told_and_hinders_nothing() {
     assert_eq!(ear.reports[&transcoder.to_string()].phase, Phase::Failing);
     ear.until(&pod, &mut heard, "fifteen", |ear| ear.count(SOURCE) >= 15).await;
     let source: Vec<&Segment> = ear.segments.values().collect();
+    assert!(source.iter().all(|segment| segment.end <= Timestamp::now()), "{source:?}");
     assert!(source.iter().enumerate().all(|(n, segment)| segment.key.seq == n as u64), "the source has holes");
     assert!(source.windows(2).all(|pair| pair[0].end == pair[1].start && pair[0].key.session == pair[1].key.session));
-    assert_eq!((ear.count("low"), ear.problem_of(capture)), (0, None));
+    assert_eq!((ear.count("low"), ear.problem_of(capture)), (0, None), "{:?}\n{}", ear.reports, log(&pod));
     assert!(!ear.words.iter().any(|(_, op)| op == "gap"), "{:?}", ear.words);
 
     // Nobody waits six minutes for what is given up.
