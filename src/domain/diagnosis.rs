@@ -147,10 +147,10 @@ impl Cause {
         matches!(self, Self::Unauthorized(_))
     }
 
-    /// Did the camera say nothing, good or bad? Then what is known of it still holds, and to ask once more would cost the
-    /// first seconds of its return.
-    pub fn is_silence(&self) -> bool {
-        matches!(self, Self::UnknownHost | Self::Refused | Self::NoAnswer | Self::Hung | Self::DiskFull)
+    /// Did the camera say nothing that can be understood? Then what is known of it still holds, and to ask once more would
+    /// cost the first seconds of its return.
+    pub fn tells_nothing(&self) -> bool {
+        matches!(self, Self::UnknownHost | Self::Refused | Self::NoAnswer | Self::Garbage | Self::Hung | Self::DiskFull)
     }
 
     /// The whole for a person.

@@ -165,7 +165,7 @@ impl<'a> Capture<'a> {
         let (ended, reason, detail) = match stop {
             Stop::Told(reason, detail) => (Ended::Told, reason, detail),
             Stop::Failed(cause) => {
-                if !captured && !cause.is_silence() {
+                if !captured && !cause.tells_nothing() {
                     // Perhaps it sends something else than it used to: ask again.
                     self.known = None;
                 }
