@@ -146,7 +146,7 @@ async fn listen(context: &Arc<Context>, broker: &Broker, uid: InstanceUid) -> Re
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(MOST_WAIT);
         if !broker.is_open() {
-            return Err(broker::Error::Timeout.into());
+            return Err(broker::Error::Ended.into());
         }
     }
 }

@@ -52,6 +52,9 @@ pub enum Error {
     /// No answer in time.
     #[error("the broker did not answer within {} s", TIMEOUT.as_secs())]
     Timeout,
+    /// Nothing is delivered any more.
+    #[error("the broker delivers nothing any more: the connection was lost, or somebody deleted the queue")]
+    Ended,
     /// The broker takes no messages from anybody for now. Trap: on the connection of one who tried, it hears nothing else
     /// either, acknowledgements included.
     #[error("the broker takes no messages: look at its resource alarms, it is short of memory or disk")]
@@ -70,6 +73,7 @@ impl Error {
             Self::Unroutable { .. } => "QueueMissing",
             Self::Refused { .. } => "BrokerRefused",
             Self::Timeout => "BrokerTimeout",
+            Self::Ended => "BrokerLost",
             Self::Blocked => "BrokerBlocked",
             Self::Encode(_) => "MessageInvalid",
         }
@@ -376,5 +380,5 @@ async fn within<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Er
 
 /// The next delivery of a consumer, or the error that ended it.
 pub async fn next(deliveries: &mut (impl Stream<Item = Result<Delivery, Error>> + Unpin)) -> Result<Delivery, Error> {
-    deliveries.next().await.unwrap_or(Err(Error::Timeout))
+    deliveries.next().await.unwrap_or(Err(Error::Ended))
 }

@@ -73,7 +73,7 @@ impl Recorder {
             }
             if !cancelled {
                 // The queue was deleted under us: the operator declares it again.
-                return Err(Error::Timeout);
+                return Err(Error::Ended);
             }
         }
     }

@@ -251,7 +251,7 @@ impl Supervisor {
                 _ = tick.tick() => {
                     self.tick().await;
                     if !session.broker.is_open() {
-                        return Err(broker::Error::Timeout.into());
+                        return Err(broker::Error::Ended.into());
                     }
                 }
             }
