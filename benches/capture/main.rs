@@ -55,7 +55,7 @@ async fn main() {
     let camera = Camera::start(Clip::FourMegabit);
     let storage_port = free_port();
     let (_storage, uploads) = storage::serve(storage_port).await;
-    let mut sides = [const { Vec::new() }; 8].map(Samples::from_iter);
+    let mut sides: [Side; 4] = Default::default();
     for round in 0..rounds(3) {
         let mut pod = pod_of(&camera, storage_port);
         mount_config(&mut pod, |assignment| assignment.segment_seconds = 4);
@@ -72,11 +72,8 @@ async fn main() {
         tokio::time::sleep(SPAN).await;
         assert!(uploads.paths().len() >= before + 12, "uploads went on");
         assert_eq!(pod.ffmpeg(), Some(ffmpeg), "ffmpeg was started again");
-        for (samples, meter) in sides.iter_mut().zip(&meters) {
-            samples.push(meter.percent());
-        }
-        for (samples, pid) in sides[3..6].iter_mut().zip(pids) {
-            samples.push(usage::memory(pid).most);
+        for ((side, meter), pid) in sides.iter_mut().zip(&meters).zip(pids) {
+            side.take(meter, pid);
         }
         let alone = command_line(ffmpeg);
         // Not in the middle of an upload: the storage agent of the test would say so.
@@ -92,26 +89,39 @@ async fn main() {
         tokio::time::sleep(SPAN).await;
         assert!(alone.process.try_wait().expect("it is ours").is_none(), "ffmpeg alone has ended");
         assert!(alone.segments() >= 16, "ffmpeg alone has made {} segments", alone.segments());
-        sides[6].push(meter.percent());
-        sides[7].push(usage::memory(alone.process.id()).most);
-        eprintln!("round {round}: agent {:.2} % of a core", sides[0].median());
+        sides[3].take(&meter, alone.process.id());
+        eprintln!("round {round}: agent {:.2} % of a core", sides[0].processor.median());
     }
-    let [agent, runner, ffmpeg, agent_memory, runner_memory, ffmpeg_memory, alone, alone_memory] = sides;
+    let names = ["agent", "runner", "ffmpeg, under the runner", "ffmpeg alone, same arguments"];
+    let mut rows = vec![row!["process", "processor, % of a core", "most memory, MB", "its own, MB"]];
+    rows.extend(names.iter().zip(&sides).map(|(name, s)| row![name, s.processor.text(2), s.most, s.own]));
     let mut report = Report::new("agent");
-    report.table(&[
-        row!["process", "processor, % of a core", "most memory, MB"],
-        row!["agent", agent.text(2), agent_memory],
-        row!["runner", runner.text(2), runner_memory],
-        row!["ffmpeg, under the runner", ffmpeg.text(2), ffmpeg_memory],
-        row!["ffmpeg alone, same arguments", alone.text(2), alone_memory],
-    ]);
+    report.table(&rows);
     report.note(format!(
         "One camera of 4 Mbit/s (1280×720, 25 fps, H.264) over RTSP, segments of 4 s (2 MB), uploaded, announced and \
-         trimmed as they are stored; {} rounds of {} s for each side, in turns.",
-        agent.len(),
+         trimmed as they are stored; {} rounds of {} s for each side, in turns. Its own is what is no page of its program: \
+         those are there once for all on a machine that run it.",
+        sides[0].processor.len(),
         SPAN.as_secs()
     ));
     report.publish();
+}
+
+/// What one process took, round by round.
+#[derive(Default)]
+struct Side {
+    processor: Samples,
+    most: Samples,
+    own: Samples,
+}
+
+impl Side {
+    fn take(&mut self, meter: &usage::Meter, pid: u32) {
+        let memory = usage::memory(pid);
+        self.processor.push(meter.percent());
+        self.most.push(memory.most);
+        self.own.push(memory.own);
+    }
 }
 
 /// The arguments of a running process, the program's name first.
