@@ -51,6 +51,8 @@ impl Operator {
             ])
             .arg(format!("--metrics-listen=127.0.0.1:{metrics}"))
             .env("KUBECONFIG", kubeconfig)
+            // As the chart has it.
+            .env("MALLOC_ARENA_MAX", "1")
             .stdin(Stdio::null())
             .stdout(file.try_clone().expect("a log"))
             .stderr(file)
