@@ -60,8 +60,7 @@ pub mod storage_node;
 pub mod watch;
 
 /// How many objects of one kind are reconciled at once, and how many children are written at once: without a bound an API
-/// server has to choose whom it answers too late. With 8 it was left waiting, for a bare client as for us
-/// (docs/benchmarks.md).
+/// server has to choose whom it answers too late; with 8 it is left waiting, as a bare client shows (docs/benchmarks.md).
 pub(crate) const AT_ONCE: usize = 32;
 /// How long one reconcile may take: an API server that swallows requests must not hold all of them for ever.
 const RECONCILE_TIMEOUT: Duration = Duration::from_secs(60);
