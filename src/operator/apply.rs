@@ -17,7 +17,6 @@ use kube::{
     Api, Resource, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
     core::{NamespaceResourceScope, object::HasStatus},
-    runtime::reflector::Store,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -25,10 +24,10 @@ use sha2::{Digest, Sha256};
 
 use super::{
     containment,
-    context::{self, Context, Stores},
+    context::{Context, Stores},
     error::{Error, Verb},
     events, labels,
-    watch::{Packed, Tag},
+    watch::{Children, Packed, Tag},
 };
 use crate::api::{CameraStatus, PipelineStatus, StorageNodeStatus};
 
@@ -78,13 +77,13 @@ pub trait Child:
     + 'static
 {
     /// The watched objects of the kind.
-    fn store(stores: &Stores) -> &Store<Packed<Self>>;
+    fn store(stores: &Stores) -> &Children<Self>;
 }
 
 macro_rules! child {
     ($($kind:ty => $store:ident),* $(,)?) => {$(
         impl Child for $kind {
-            fn store(stores: &Stores) -> &Store<Packed<Self>> {
+            fn store(stores: &Stores) -> &Children<Self> {
                 &stores.$store
             }
         }
@@ -189,7 +188,7 @@ pub async fn child<K: Child>(ctx: &Context, manager: Manager, desired: K) -> Res
     };
     let said = |verb, error| Error::api(verb, kind.clone(), &name, error);
     let hash = body["metadata"]["annotations"][HASH_ANNOTATION].as_str().unwrap_or_default();
-    let cached = context::get(K::store(&ctx.stores), &namespace, &name);
+    let cached = K::store(&ctx.stores).get(&namespace, &name);
     let actual = if let Some(cached) = &cached {
         if cached.is_known_to_hold(hash) {
             return Ok(Outcome::Unchanged);
@@ -277,13 +276,19 @@ async fn delete<K: Child>(ctx: &Context, object: &Packed<K>) -> Result<(), Error
     }
 }
 
-/// Deletes the watched objects of a namespace that `stale` names; how many that were.
-pub async fn prune<K: Child>(ctx: &Context, namespace: &str, stale: impl Fn(&Tag) -> bool) -> Result<usize, Error> {
-    let candidates = context::select(K::store(&ctx.stores), namespace, |object| stale(object.tag()));
-    for object in &candidates {
-        delete(ctx, object).await?;
+/// Deletes the children of one owner that `stale` names.
+pub async fn prune<K: Child>(
+    ctx: &Context,
+    namespace: &str,
+    owner_uid: &str,
+    stale: impl Fn(&Tag) -> bool,
+) -> Result<(), Error> {
+    for child in K::store(&ctx.stores).of(namespace, owner_uid) {
+        if stale(child.tag()) {
+            delete(ctx, &child).await?;
+        }
     }
-    Ok(candidates.len())
+    Ok(())
 }
 
 /// A status that carries conditions.

@@ -1,14 +1,26 @@
-//! Whom a change of a Pipeline or a Camera concerns, beside the object itself.
+//! Whom a change of a Pipeline or a Camera concerns, beside the object itself; and a list of those whom anything concerns.
 //!
 //! Pure. Not everybody in the namespace: with a thousand Pipelines, each of which writes its status a few times, that is
 //! millions of reconciles that change nothing. Called by [`super::watch`].
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use kube::Resource;
 
 use super::claims;
-use crate::api::{Camera, Pipeline};
+use crate::{
+    api::{Camera, Pipeline},
+    domain::control::ObjectRef,
+};
+
+/// Those to reconcile.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Concerned {
+    /// Pipelines.
+    pub pipelines: BTreeSet<ObjectRef>,
+    /// Cameras.
+    pub cameras: BTreeSet<ObjectRef>,
+}
 
 /// An object as it was, unless it is new, and as it is, unless it is gone.
 #[derive(Debug)]

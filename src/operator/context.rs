@@ -14,21 +14,12 @@ use k8s_openapi::api::{
     core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service},
     policy::v1::PodDisruptionBudget,
 };
-use kube::{
-    Client, Resource,
-    runtime::reflector::{Lookup, ObjectRef, Store},
-};
-use serde::{Serialize, de::DeserializeOwned};
+use kube::{Client, Resource, ResourceExt, runtime::reflector::Store};
 use tokio::sync::Semaphore;
 
 use super::{
-    backoff::Backoffs,
-    broker::Desk,
-    camera::credentials::Credentials,
-    events::Events,
-    metrics::Metrics,
-    settling::Settling,
-    watch::{Packed, Tag},
+    backoff::Backoffs, broker::Desk, camera::credentials::Credentials, events::Events, metrics::Metrics,
+    settling::Settling, watch::Children,
 };
 use crate::{
     api::{Camera, Pipeline, StorageNode},
@@ -123,54 +114,38 @@ pub struct Stores {
     /// `StorageNodes`.
     pub storage_nodes: Store<StorageNode>,
     /// Our Deployments.
-    pub deployments: Store<Packed<Deployment>>,
+    pub deployments: Children<Deployment>,
     /// Our `StatefulSets`.
-    pub stateful_sets: Store<Packed<StatefulSet>>,
+    pub stateful_sets: Children<StatefulSet>,
     /// Our `ConfigMaps`.
-    pub config_maps: Store<Packed<ConfigMap>>,
+    pub config_maps: Children<ConfigMap>,
     /// Our Services.
-    pub services: Store<Packed<Service>>,
+    pub services: Children<Service>,
     /// Our disruption budgets.
-    pub disruption_budgets: Store<Packed<PodDisruptionBudget>>,
+    pub disruption_budgets: Children<PodDisruptionBudget>,
     /// Our volume claims.
-    pub volume_claims: Store<Packed<PersistentVolumeClaim>>,
+    pub volume_claims: Children<PersistentVolumeClaim>,
     /// Pods of ours.
-    pub pods: Store<Packed<Pod>>,
+    pub pods: Children<Pod>,
 }
 
 /// The objects of a namespace that `keep` takes, in the order of their names. Only those are sorted: a namespace may hold a
 /// thousand, of which one reconcile is concerned with a few.
 pub fn select<K>(store: &Store<K>, namespace: &str, keep: impl Fn(&K) -> bool) -> Vec<Arc<K>>
 where
-    K: Lookup<DynamicType = ()> + Clone + 'static,
+    K: Resource<DynamicType = ()> + Clone + 'static,
 {
-    let mut found = store.state_filter(|object| object.namespace().as_deref() == Some(namespace) && keep(object));
-    found.sort_by(|a, b| a.name().cmp(&b.name()));
+    let mut found = store.state_filter(|object| object.meta().namespace.as_deref() == Some(namespace) && keep(object));
+    found.sort_by_key(|object| object.name_any());
     found
-}
-
-/// [`select`] among children, for a look at more than their tag.
-pub fn unpacked<K>(store: &Store<Packed<K>>, namespace: &str, keep: impl Fn(&Tag) -> bool) -> Vec<Arc<K>>
-where
-    K: Resource<DynamicType = ()> + Clone + Serialize + DeserializeOwned + 'static,
-{
-    select(store, namespace, |child| keep(child.tag())).into_iter().map(|child| child.unpack()).collect()
 }
 
 /// The objects of a namespace, in the order of their names.
 pub fn in_namespace<K>(store: &Store<K>, namespace: &str) -> Vec<Arc<K>>
 where
-    K: Lookup<DynamicType = ()> + Clone + 'static,
+    K: Resource<DynamicType = ()> + Clone + 'static,
 {
     select(store, namespace, |_| true)
-}
-
-/// One object by name.
-pub fn get<K>(store: &Store<K>, namespace: &str, name: &str) -> Option<Arc<K>>
-where
-    K: Lookup<DynamicType = ()> + Clone + 'static,
-{
-    store.get(&ObjectRef::new(name).within(namespace))
 }
 
 /// How long what was seen is believed in spite of signs to the contrary.

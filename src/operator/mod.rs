@@ -271,6 +271,10 @@ async fn lead(
         synced.clone(),
         |o, c| Box::pin(storage_node::reconcile(o, c)),
     ));
+    {
+        let (ctx, triggers) = (ctx.clone(), triggers.clone());
+        tasks.spawn(async move { match ctx.settling.wake(&triggers).await {} });
+    }
     tasks.spawn(broker::supervisor::run(ctx, triggers, shutdown));
     supervise(tasks).await
 }

@@ -2,14 +2,20 @@
 //!
 //! What is written comes back as events, each of them with something new to say: told at once it would be three writes of
 //! status where one is enough, and where a thousand Pipelines are created, these would keep the children of the last from
-//! being made. So a status waits for a lull, in which nobody has written a child. Called by the reconciles; errors are
-//! told at once.
+//! being made. So a status waits for a lull, in which nobody has written a child. Nobody looks meanwhile to see whether it
+//! has come: [`Settling::wake`] says so to all that wait. Called by the reconciles; errors are told at once.
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    convert::Infallible,
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
+
+use tokio::sync::Notify;
+
+use super::{concern::Concerned, watch::Triggers};
+use crate::domain::control::ObjectRef;
 
 /// Nobody has written a child for so long: a lull.
 const LULL: Duration = Duration::from_secs(1);
@@ -20,13 +26,37 @@ const LONGEST: Duration = Duration::from_secs(10);
 /// asks for a look at all of them.
 const ECHO: Duration = Duration::from_secs(1);
 
+/// Ends of waits that are so close are one.
+const GRAIN: Duration = Duration::from_millis(50);
+
 /// Whose status waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// A Pipeline's.
+    Pipeline(ObjectRef),
+    /// A Camera's.
+    Camera(ObjectRef),
+}
+
+impl Whose {
+    fn uid(&self) -> &str {
+        match self {
+            Self::Pipeline(object) | Self::Camera(object) => &object.uid,
+        }
+    }
+}
+
+/// Which statuses wait.
 #[derive(Debug, Default)]
-pub struct Settling(Mutex<State>);
+pub struct Settling {
+    state: Mutex<State>,
+    /// Somebody began to wait.
+    begun: Notify,
+}
 
 #[derive(Debug, Default)]
 struct State {
-    /// For what, by uid.
+    /// By uid.
     waiting: HashMap<String, Waiting>,
     /// When anybody wrote a child.
     last_write: Option<Instant>,
@@ -34,8 +64,17 @@ struct State {
     echoes: HashMap<String, Instant>,
 }
 
+#[derive(Debug)]
+struct Waiting {
+    whose: Whose,
+    until: Until,
+    /// It was said that its time has come.
+    woken: bool,
+}
+
+/// What a status waits for.
 #[derive(Clone, Copy, Debug)]
-enum Waiting {
+enum Until {
     /// For a lull, since then.
     Lull(Instant),
     /// For the broker's answer, until then.
@@ -44,28 +83,70 @@ enum Waiting {
 
 impl State {
     /// How much longer.
-    fn left(&self, waiting: Waiting, now: Instant) -> Option<Duration> {
-        let until = match waiting {
-            Waiting::Lull(since) => {
+    fn left(&self, until: Until, now: Instant) -> Option<Duration> {
+        let until = match until {
+            Until::Lull(since) => {
                 let lull = self.last_write.map_or(since, |write| write.max(since)) + LULL;
                 lull.min(since + LONGEST)
             }
-            Waiting::Answer(until) => until,
+            Until::Answer(until) => until,
         };
         until.checked_duration_since(now).filter(|left| !left.is_zero())
     }
 }
 
 impl Settling {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has everybody reconciled whose status has waited, as soon as its time has come.
+    pub async fn wake(&self, triggers: &Triggers) -> Infallible {
+        loop {
+            let (whose, next) = self.due(Instant::now());
+            let mut concerned = Concerned::default();
+            for whose in whose {
+                match whose {
+                    Whose::Pipeline(pipeline) => drop(concerned.pipelines.insert(pipeline)),
+                    Whose::Camera(camera) => drop(concerned.cameras.insert(camera)),
+                }
+            }
+            triggers.all(concerned).await;
+            match next {
+                // Who begins to wait meanwhile has a lull before him, and this is no longer than that.
+                Some(next) => tokio::time::sleep(next.max(GRAIN)).await,
+                None => self.begun.notified().await,
+            }
+        }
+    }
+
+    /// Whose time has come since the last call, and how long it is until the next one's comes.
+    fn due(&self, now: Instant) -> (Vec<Whose>, Option<Duration>) {
+        let mut state = self.state();
+        let (mut due, mut next) = (Vec::new(), None::<Duration>);
+        let mut waiting = std::mem::take(&mut state.waiting);
+        for waiting in waiting.values_mut().filter(|waiting| !waiting.woken) {
+            match state.left(waiting.until, now) {
+                Some(left) => next = Some(next.map_or(left, |next| next.min(left))),
+                None => {
+                    waiting.woken = true;
+                    due.push(waiting.whose.clone());
+                }
+            }
+        }
+        state.waiting = waiting;
+        (due, next)
+    }
+
     /// A child was written.
     pub fn wrote(&self, now: Instant) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).last_write = Some(now);
+        self.state().last_write = Some(now);
     }
 
     /// How long it takes until children that were written for `uid` are seen by the watches: a look before that would find
     /// them missing and write them again. `again`: they were just now, or the look that was just taken was too early.
     pub fn echo(&self, uid: &str, again: bool, now: Instant) -> Option<Duration> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
         if again {
             state.echoes.insert(uid.to_owned(), now);
         }
@@ -76,22 +157,25 @@ impl Settling {
         left
     }
 
-    /// How much longer the status of the object `uid` waits; `begins`: it is new or its children were written just now.
+    /// Does this status wait? `begins`: its object is new or its children were written just now.
     ///
     /// Trap: counted from the first time in a row, or a second writer who fights over a child would keep the status from
     /// ever saying so.
-    pub fn wait(&self, uid: &str, begins: bool, now: Instant) -> Option<Duration> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let waiting = if begins {
-            *state.waiting.entry(uid.to_owned()).or_insert(Waiting::Lull(now))
-        } else {
-            *state.waiting.get(uid)?
+    pub fn waits(&self, whose: &Whose, begins: bool, now: Instant) -> bool {
+        let mut state = self.state();
+        let until = match state.waiting.get(whose.uid()) {
+            Some(waiting) => waiting.until,
+            None if begins => Until::Lull(now),
+            None => return false,
         };
-        let left = state.left(waiting, now);
-        if left.is_none() {
-            state.waiting.remove(uid);
+        if state.left(until, now).is_none() {
+            state.waiting.remove(whose.uid());
+            return false;
         }
-        left
+        let waiting = Waiting { whose: whose.clone(), until, woken: false };
+        state.waiting.insert(whose.uid().to_owned(), waiting);
+        self.begun.notify_one();
+        true
     }
 
     /// May the broker be asked for what is new of the object `uid`, or does that wait as its status does? `wrote`: its
@@ -100,25 +184,28 @@ impl Settling {
     /// A queue is needed when its pod runs, seconds later; a broker that declares a thousand of them takes the processor
     /// that the API server needs to make the children of the last.
     pub fn may_ask(&self, uid: &str, wrote: bool, now: Instant) -> bool {
-        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        state.waiting.get(uid).map_or(!wrote, |waiting| state.left(*waiting, now).is_none())
+        let state = self.state();
+        state.waiting.get(uid).map_or(!wrote, |waiting| state.left(waiting.until, now).is_none())
     }
 
-    /// The broker was just asked for what is new of the object `uid`: how long its status waits for the answer.
+    /// The broker was just asked for what is new of this object: its status waits for the answer.
     ///
     /// Trap: it waits so once, or cameras that come one by one would keep the status from ever being told.
-    pub fn wait_for_answer(&self, uid: &str, now: Instant) -> Option<Duration> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(Waiting::Answer(_)) = state.waiting.insert(uid.to_owned(), Waiting::Answer(now + LULL)) {
-            state.waiting.remove(uid);
-            return None;
+    pub fn waits_for_answer(&self, whose: &Whose, now: Instant) -> bool {
+        let mut state = self.state();
+        let waiting = Waiting { whose: whose.clone(), until: Until::Answer(now + LULL), woken: false };
+        let before = state.waiting.insert(whose.uid().to_owned(), waiting);
+        if matches!(before, Some(Waiting { until: Until::Answer(_), .. })) {
+            state.waiting.remove(whose.uid());
+            return false;
         }
-        Some(LULL)
+        self.begun.notify_one();
+        true
     }
 
     /// `uid` is gone.
     pub fn forget(&self, uid: &str) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
         state.waiting.remove(uid);
         state.echoes.remove(uid);
     }
@@ -128,70 +215,122 @@ impl Settling {
 mod tests {
     use super::*;
 
+    fn pipeline(uid: &str) -> Whose {
+        Whose::Pipeline(ObjectRef { namespace: "n".into(), name: uid.into(), uid: uid.into() })
+    }
+
+    fn milliseconds(milliseconds: u64) -> Duration {
+        Duration::from_millis(milliseconds)
+    }
+
+    /// Names of those whose time has come, and how long until the next one's.
+    fn due(settling: &Settling, now: Instant) -> (Vec<String>, Option<Duration>) {
+        let (due, next) = settling.due(now);
+        let mut due: Vec<_> = due.iter().map(|whose| whose.uid().to_owned()).collect();
+        due.sort();
+        (due, next)
+    }
+
     #[test]
     fn a_status_waits_until_nobody_has_written_a_child_for_a_second() {
         let (settling, begin) = (Settling::default(), Instant::now());
-        let at = |milliseconds| begin + Duration::from_millis(milliseconds);
-        let left = |milliseconds| Some(Duration::from_millis(milliseconds));
-        assert_eq!(settling.wait("a", false, at(0)), None, "nothing was written");
+        let at = |moment| begin + milliseconds(moment);
+        let [a, b, c] = ["a", "b", "c"].map(pipeline);
+        assert!(!settling.waits(&a, false, at(0)), "nothing was written");
         settling.wrote(at(0));
-        assert_eq!(settling.wait("a", true, at(0)), left(1_000));
-        assert_eq!(settling.wait("b", false, at(0)), None, "another object, which has nothing new");
+        assert!(settling.waits(&a, true, at(0)));
+        assert!(!settling.waits(&b, false, at(0)), "another object, which has nothing new");
         settling.wrote(at(700));
-        assert_eq!(settling.wait("c", true, at(700)), left(1_000));
-        assert_eq!(settling.wait("a", false, at(800)), left(900), "somebody else's child");
-        assert_eq!(settling.wait("a", false, at(1_700)), None);
-        assert_eq!(settling.wait("a", false, at(1_800)), None, "it has been told");
+        assert!(settling.waits(&c, true, at(700)));
+        assert!(settling.waits(&a, false, at(1_600)), "somebody else's child");
+        assert!(!settling.waits(&a, false, at(1_700)));
+        assert!(!settling.waits(&a, false, at(1_800)), "it has been told");
         settling.forget("c");
-        assert_eq!(settling.wait("c", false, at(900)), None);
+        assert!(!settling.waits(&c, false, at(900)));
+    }
+
+    /// A thousand that wait once asked every second, each of them, whether it still is too early.
+    #[test]
+    fn who_waits_is_woken_once_when_his_time_has_come() {
+        let (settling, begin) = (Settling::default(), Instant::now());
+        let at = |moment| begin + milliseconds(moment);
+        let [a, b] = ["a", "b"].map(pipeline);
+        assert_eq!(due(&settling, at(0)), (vec![], None));
+        settling.wrote(at(0));
+        assert!(settling.waits(&a, true, at(0)) && settling.waits(&b, true, at(300)));
+        assert_eq!(due(&settling, at(300)), (vec![], Some(milliseconds(700))));
+        settling.wrote(at(900));
+        assert_eq!(due(&settling, at(1_000)), (vec![], Some(milliseconds(900))));
+        assert_eq!(due(&settling, at(1_900)), (vec!["a".into(), "b".into()], None));
+        assert_eq!(due(&settling, at(1_950)), (vec![], None), "once");
+        // Trap: a child that is written before its turn begins another lull, of which it must hear too.
+        settling.wrote(at(1_960));
+        assert!(settling.waits(&a, false, at(1_970)) && !settling.waits(&b, false, at(2_960)));
+        assert_eq!(due(&settling, at(2_960)), (vec!["a".into()], None));
+    }
+
+    /// The sleep of the one who wakes is not cut short by who begins to wait.
+    #[test]
+    fn nobody_who_begins_to_wait_is_due_before_those_that_wait_already() {
+        let (settling, begin) = (Settling::default(), Instant::now());
+        settling.wrote(begin);
+        assert!(settling.waits(&pipeline("a"), true, begin));
+        let (_, next) = due(&settling, begin);
+        assert!(settling.waits_for_answer(&pipeline("b"), begin) && settling.waits(&pipeline("c"), true, begin));
+        assert_eq!(due(&settling, begin).1, next);
     }
 
     #[test]
     fn the_broker_is_asked_for_what_is_new_when_the_status_is_told() {
         let (settling, begin) = (Settling::default(), Instant::now());
+        let a = pipeline("a");
         assert!(settling.may_ask("a", false, begin), "nothing was written: a restart");
         assert!(!settling.may_ask("a", true, begin));
         settling.wrote(begin);
-        assert_eq!(settling.wait("a", true, begin), Some(LULL));
+        assert!(settling.waits(&a, true, begin));
         let almost = begin + LULL / 2;
         assert!(!settling.may_ask("a", false, almost));
         // Trap: at the same moment both say the same, or a status would be told of what nobody has asked for.
         for now in [begin + LULL, begin + LONGEST] {
             assert!(settling.may_ask("a", true, now));
         }
-        assert_eq!(settling.wait("a", false, begin + LULL), None);
+        assert!(!settling.waits(&a, false, begin + LULL));
     }
 
     #[test]
     fn a_status_waits_once_for_the_brokers_answer_whatever_comes_meanwhile() {
         let (settling, begin) = (Settling::default(), Instant::now());
-        assert_eq!(settling.wait("a", true, begin), Some(LULL));
-        assert_eq!(settling.wait_for_answer("a", begin + LULL), Some(LULL));
+        let a = pipeline("a");
+        assert!(settling.waits(&a, true, begin));
+        assert!(settling.waits_for_answer(&a, begin + LULL));
         // Another camera comes, and somebody writes children all the time.
         let between = begin + LULL + LULL / 2;
         settling.wrote(between);
         assert!(!settling.may_ask("a", true, between));
-        assert_eq!(settling.wait("a", true, between), Some(LULL / 2));
+        assert!(settling.waits(&a, true, between));
+        assert_eq!(due(&settling, between), (vec![], Some(LULL / 2)));
         let then = begin + 2 * LULL;
+        assert_eq!(due(&settling, then), (vec!["a".into()], None));
         assert!(settling.may_ask("a", false, then));
-        assert_eq!(settling.wait_for_answer("a", then), None, "it is told now");
+        assert!(!settling.waits_for_answer(&a, then), "it is told now");
         // The next one is a row of its own.
-        assert_eq!(settling.wait_for_answer("a", then), Some(LULL));
-        assert_eq!(settling.wait("a", false, then + LULL), None);
+        assert!(settling.waits_for_answer(&a, then));
+        assert!(!settling.waits(&a, false, then + LULL));
     }
 
     #[test]
-    fn a_status_waits_ten_seconds_at_most_however_many_children_are_written() {
+    fn a_status_waits_so_long_at_most_however_many_children_are_written() {
         let (settling, begin) = (Settling::default(), Instant::now());
-        for second in 0..10 {
+        let a = pipeline("a");
+        for second in 0..LONGEST.as_secs() {
             let now = begin + Duration::from_secs(second);
             settling.wrote(now);
-            assert!(settling.wait("a", true, now).is_some(), "{second}");
+            assert!(settling.waits(&a, true, now), "{second}");
         }
         let now = begin + LONGEST;
         settling.wrote(now);
-        assert_eq!(settling.wait("a", true, now), None);
-        assert_eq!(settling.wait("a", true, now), Some(LULL), "the next row");
+        assert!(!settling.waits(&a, true, now));
+        assert!(settling.waits(&a, true, now), "the next row");
     }
 
     #[test]
@@ -208,7 +347,10 @@ mod tests {
     #[test]
     fn what_is_new_waits_for_whom_it_may_concern() {
         let (settling, begin) = (Settling::default(), Instant::now());
-        assert_eq!(settling.wait("camera", true, begin), Some(LULL));
-        assert_eq!(settling.wait("camera", true, begin + LULL), None);
+        let camera = ObjectRef { namespace: "n".into(), name: "lobby".into(), uid: "camera".into() };
+        let camera = Whose::Camera(camera);
+        assert!(settling.waits(&camera, true, begin));
+        assert_eq!(settling.due(begin + LULL).0, [camera.clone()]);
+        assert!(!settling.waits(&camera, true, begin + LULL));
     }
 }

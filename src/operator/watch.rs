@@ -1,6 +1,6 @@
 //! One watch per kind, shared by all controllers, and what each event of it sets in motion.
 //!
-//! Not here: reconciling. Every event enters its store; then the objects it concerns are enqueued: a child's owner by
+//! Not here: reconciling. Every event enters its memory; then the objects it concerns are enqueued: a child's owner by
 //! label, for Pipelines and Cameras whom [`concern`] names, every Pipeline of the namespace for a `StorageNode`. A deletion
 //! that is seen is handed on with the object as it last was, because nothing else will know it.
 
@@ -17,24 +17,32 @@ use kube::{
     core::NamespaceResourceScope,
     runtime::{
         controller::ReconcileRequest,
-        reflector::{self, ObjectRef, Store, store::Writer},
+        reflector::{ObjectRef, Store, store::Writer},
         watcher,
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::task::JoinSet;
 
-use self::feed::{Seen, watch};
+use self::{
+    children::Filing,
+    feed::{Seen, watch},
+};
 use super::{
+    concern::Concerned,
     context::{Stores, in_namespace, select},
     labels,
 };
 use crate::api::{Camera, Pipeline, StorageNode};
 
+mod children;
 mod feed;
 mod packed;
 
-pub use self::packed::{Packed, Tag};
+pub use self::{
+    children::Children,
+    packed::{Packed, Tag},
+};
 
 /// Objects of one answer to a list: it is held whole while it is read, and memory once taken is hardly given back.
 const PAGE: u32 = 50;
@@ -100,6 +108,16 @@ impl Triggers {
         send(&self.storage_nodes, namespace, name).await;
     }
 
+    /// Enqueues all of those.
+    pub async fn all(&self, concerned: Concerned) {
+        for pipeline in concerned.pipelines {
+            self.pipeline(&pipeline.namespace, &pipeline.name).await;
+        }
+        for camera in concerned.cameras {
+            self.camera(&camera.namespace, &camera.name).await;
+        }
+    }
+
     /// Enqueues the owner of a child, as its labels name it.
     async fn owner_of(&self, stores: &Stores, child: &Tag) {
         if let Some(pipeline) = &child.pipeline {
@@ -153,20 +171,20 @@ pub struct Writers {
     cameras: Writer<Camera>,
     pipelines: Writer<Pipeline>,
     storage_nodes: Writer<StorageNode>,
-    deployments: Writer<Packed<Deployment>>,
-    stateful_sets: Writer<Packed<StatefulSet>>,
-    config_maps: Writer<Packed<ConfigMap>>,
-    services: Writer<Packed<Service>>,
-    disruption_budgets: Writer<Packed<PodDisruptionBudget>>,
-    volume_claims: Writer<Packed<PersistentVolumeClaim>>,
-    pods: Writer<Packed<Pod>>,
+    deployments: Filing<Deployment>,
+    stateful_sets: Filing<StatefulSet>,
+    config_maps: Filing<ConfigMap>,
+    services: Filing<Service>,
+    disruption_budgets: Filing<PodDisruptionBudget>,
+    volume_claims: Filing<PersistentVolumeClaim>,
+    pods: Filing<Pod>,
 }
 
 /// Empty stores and their writers.
 pub fn stores() -> (Stores, Writers) {
     fn pair<K>() -> (Store<K>, Writer<K>)
     where
-        K: reflector::Lookup<DynamicType = ()> + Clone + 'static,
+        K: Resource<DynamicType = ()> + Clone + 'static,
     {
         let writer = Writer::new(());
         (writer.as_reader(), writer)
@@ -174,18 +192,30 @@ pub fn stores() -> (Stores, Writers) {
     let (cameras, cameras_writer) = pair();
     let (pipelines, pipelines_writer) = pair();
     let (storage_nodes, storage_nodes_writer) = pair();
-    let (deployments, deployments_writer) = pair();
-    let (stateful_sets, stateful_sets_writer) = pair();
-    let (config_maps, config_maps_writer) = pair();
-    let (services, services_writer) = pair();
-    let (disruption_budgets, disruption_budgets_writer) = pair();
-    let (volume_claims, volume_claims_writer) = pair();
-    let (pods, pods_writer) = pair();
+    let deployments = Filing::by(Tag::by_owner);
+    let stateful_sets = Filing::by(Tag::by_owner);
+    let config_maps = Filing::by(Tag::by_owner);
+    let services = Filing::by(Tag::by_owner);
+    let disruption_budgets = Filing::by(Tag::by_owner);
+    let volume_claims = Filing::by(Tag::by_owner);
+    let pods = Filing::by(Tag::by_label);
     (
         Stores {
             cameras,
             pipelines,
             storage_nodes,
+            deployments: deployments.children(),
+            stateful_sets: stateful_sets.children(),
+            config_maps: config_maps.children(),
+            services: services.children(),
+            disruption_budgets: disruption_budgets.children(),
+            volume_claims: volume_claims.children(),
+            pods: pods.children(),
+        },
+        Writers {
+            cameras: cameras_writer,
+            pipelines: pipelines_writer,
+            storage_nodes: storage_nodes_writer,
             deployments,
             stateful_sets,
             config_maps,
@@ -193,18 +223,6 @@ pub fn stores() -> (Stores, Writers) {
             disruption_budgets,
             volume_claims,
             pods,
-        },
-        Writers {
-            cameras: cameras_writer,
-            pipelines: pipelines_writer,
-            storage_nodes: storage_nodes_writer,
-            deployments: deployments_writer,
-            stateful_sets: stateful_sets_writer,
-            config_maps: config_maps_writer,
-            services: services_writer,
-            disruption_budgets: disruption_budgets_writer,
-            volume_claims: volume_claims_writer,
-            pods: pods_writer,
         },
     )
 }
@@ -336,7 +354,7 @@ fn children<K>(
     tasks: &mut JoinSet<()>,
     api: Api<K>,
     config: &watcher::Config,
-    writer: Writer<Packed<K>>,
+    filing: Filing<K>,
     kept: fn(&K) -> Packed<K>,
     stores: &Stores,
     triggers: &Triggers,
@@ -345,7 +363,7 @@ fn children<K>(
 {
     let (stores, triggers) = (stores.clone(), triggers.clone());
     let kept = move |child: K| kept(&child);
-    tasks.spawn(watch(api, config.clone(), writer, kept, move |seen: Seen<Packed<K>>| {
+    tasks.spawn(watch(api, config.clone(), filing, kept, move |seen: Seen<Packed<K>>| {
         let (stores, triggers) = (stores.clone(), triggers.clone());
         async move {
             match seen {

@@ -16,6 +16,7 @@ use self::{
     fleet::{Fleet, Link, SeenSummary, View},
     wanted::{Control, Job, Wanted, WantedInstance},
 };
+use super::concern::Concerned;
 use crate::domain::{
     control::{Activity, CameraConfig, InstanceReport, ObjectRef, StreamConfig, Summary},
     id::{InstanceUid, StreamId},
@@ -68,17 +69,9 @@ pub struct InstanceView {
     pub applied: u64,
 }
 
-/// Somebody to reconcile.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Concerned {
-    /// Pipelines.
-    pub pipelines: BTreeSet<ObjectRef>,
-    /// Cameras.
-    pub cameras: BTreeSet<ObjectRef>,
-}
-
 impl Concerned {
-    fn add(&mut self, instance: &WantedInstance) {
+    /// Who looks after an instance.
+    fn by(&mut self, instance: &WantedInstance) {
         self.pipelines.insert(instance.pipeline.clone());
         self.cameras.insert(instance.camera.clone());
     }
@@ -297,7 +290,7 @@ impl Desk {
         let mut concerned = inner.concerned_by_summaries(now);
         for uid in inner.fleet.changed_instances(link, now) {
             if let Some(instance) = inner.wanted.get(uid) {
-                concerned.add(instance);
+                concerned.by(instance);
             }
         }
         concerned
@@ -306,7 +299,7 @@ impl Desk {
     /// Everybody.
     fn all(&self) -> Concerned {
         let mut concerned = Concerned::default();
-        self.inner().wanted.instances().for_each(|instance| concerned.add(instance));
+        self.inner().wanted.instances().for_each(|instance| concerned.by(instance));
         concerned
     }
 
@@ -382,7 +375,7 @@ impl Inner {
         if self.fleet.changed(uid, self.link, now)
             && let Some(instance) = self.wanted.get(uid)
         {
-            concerned.add(instance);
+            concerned.by(instance);
         }
         concerned
     }

@@ -292,11 +292,6 @@ impl Supervisor {
     }
 
     pub(super) async fn trigger(&self, concerned: Concerned) {
-        for pipeline in concerned.pipelines {
-            self.triggers.pipeline(&pipeline.namespace, &pipeline.name).await;
-        }
-        for camera in concerned.cameras {
-            self.triggers.camera(&camera.namespace, &camera.name).await;
-        }
+        self.triggers.all(concerned).await;
     }
 }

@@ -4,7 +4,10 @@
 //! went; a lost connection means that nothing is known to be there. So a broker that is down, was emptied or comes back
 //! needs no case of its own. Called through [`super::Desk`].
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use crate::domain::{
     control::{Activity, CameraConfig, Command, ObjectRef, StreamConfig},
@@ -29,20 +32,20 @@ pub struct WantedInstance {
     /// The assignment's envelope, to the letter as in the `ConfigMap`.
     pub text: String,
     /// How its footage is kept; absent for who makes none of its own stream (the transcoder of a capture pod).
-    pub stream: Option<StreamConfig>,
+    pub stream: Option<Arc<StreamConfig>>,
 }
 
-/// Something to do at the broker.
+/// Something to do at the broker. A broker that comes back has three jobs for each instance: they share what they are about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Job {
     /// Make the user of a namespace's agents.
     User(String),
     /// Declare and bind an instance's queue.
-    Declare(Box<WantedInstance>),
+    Declare(Arc<WantedInstance>),
     /// Send an instance its assignment.
-    Assign(Box<WantedInstance>),
+    Assign(Arc<WantedInstance>),
     /// Tell the recorder about a stream.
-    Stream(Box<StreamConfig>, u64),
+    Stream(Arc<StreamConfig>, u64),
     /// Tell the recorder that a stream's Pipeline is gone.
     Orphan(StreamId),
     /// Tell the recorder about a camera.
@@ -79,7 +82,7 @@ pub enum Control {
 
 #[derive(Clone, Debug)]
 struct Held {
-    wanted: WantedInstance,
+    wanted: Arc<WantedInstance>,
     declared: bool,
     assigned: bool,
     stream_told: bool,
@@ -108,7 +111,7 @@ pub struct Wanted {
     users: BTreeMap<String, HeldUser>,
     // Of objects that are gone. Kept until done, over lost connections too.
     queues_to_delete: BTreeSet<InstanceUid>,
-    streams_to_bury: BTreeMap<StreamId, (StreamConfig, u64)>,
+    streams_to_bury: BTreeMap<StreamId, (Arc<StreamConfig>, u64)>,
     orphans: BTreeSet<StreamId>,
     cameras_to_bury: BTreeMap<String, (CameraConfig, u64)>,
 }
@@ -121,17 +124,23 @@ impl Wanted {
             self.streams_to_bury.remove(&stream.stream);
         }
         match self.instances.get_mut(&wanted.uid) {
-            Some(held) if held.wanted == wanted => false,
+            Some(held) if *held.wanted == wanted => false,
             // A zombie's or a stale cache's older word never replaces a newer one.
             Some(held) if held.wanted.revision > wanted.revision => false,
             Some(held) => {
                 held.stream_told &= held.wanted.stream == wanted.stream;
                 held.assigned = false;
-                held.wanted = wanted;
+                held.wanted = Arc::new(wanted);
                 true
             }
             None => {
-                let held = Held { wanted, declared: false, assigned: false, stream_told: false, failure: None };
+                let held = Held {
+                    wanted: Arc::new(wanted),
+                    declared: false,
+                    assigned: false,
+                    stream_told: false,
+                    failure: None,
+                };
                 self.instances.insert(held.wanted.uid, held);
                 true
             }
@@ -167,9 +176,10 @@ impl Wanted {
         self.queues_to_delete.insert(uid);
         if let Some(held) = self.instances.remove(&uid) {
             let revision = held.wanted.revision + 1;
-            if let Some(stream) = held.wanted.stream {
+            if let Some(stream) = &held.wanted.stream {
+                let stream = StreamConfig::clone(stream);
                 let stream = StreamConfig { deleted: true, delete_with_pipeline: delete_footage, ..stream };
-                self.streams_to_bury.insert(stream.stream, (stream, revision));
+                self.bury_stream(stream, revision);
             }
         }
     }
@@ -181,7 +191,7 @@ impl Wanted {
 
     /// A living Pipeline does without this stream (found by the sweep).
     pub fn bury_stream(&mut self, stream: StreamConfig, revision: u64) {
-        self.streams_to_bury.insert(stream.stream, (stream, revision));
+        self.streams_to_bury.insert(stream.stream, (Arc::new(stream), revision));
     }
 
     /// A queue whose owner is gone (found by the sweep).
@@ -227,27 +237,20 @@ impl Wanted {
     /// before it brought in place; within a kind nothing depends on anything.
     pub fn jobs(&self) -> Vec<Job> {
         let users = self.users.iter().filter(|(_, user)| !user.made).map(|(namespace, _)| Job::User(namespace.clone()));
-        let declare = self
-            .instances
-            .values()
-            .filter(|held| !held.declared)
-            .map(|held| Job::Declare(Box::new(held.wanted.clone())));
-        let assign = self
-            .instances
-            .values()
-            .filter(|held| !held.assigned)
-            .map(|held| Job::Assign(Box::new(held.wanted.clone())));
+        let declare =
+            self.instances.values().filter(|held| !held.declared).map(|held| Job::Declare(held.wanted.clone()));
+        let assign = self.instances.values().filter(|held| !held.assigned).map(|held| Job::Assign(held.wanted.clone()));
         let streams = self
             .instances
             .values()
             .filter(|held| !held.stream_told)
-            .filter_map(|held| Some(Job::Stream(Box::new(held.wanted.stream.clone()?), held.wanted.revision)));
+            .filter_map(|held| Some(Job::Stream(held.wanted.stream.clone()?, held.wanted.revision)));
         let cameras =
             self.cameras.values().filter(|held| !held.told).map(|held| Job::Camera(held.config.clone(), held.revision));
         let buried = self
             .streams_to_bury
             .values()
-            .map(|(stream, revision)| Job::Stream(Box::new(stream.clone()), *revision))
+            .map(|(stream, revision)| Job::Stream(stream.clone(), *revision))
             .chain(self.orphans.iter().map(|stream| Job::Orphan(*stream)))
             .chain(self.cameras_to_bury.values().map(|(camera, revision)| Job::Camera(camera.clone(), *revision)));
         let queues = self.queues_to_delete.iter().map(|uid| Job::DeleteQueue(*uid));
@@ -342,12 +345,12 @@ impl Wanted {
 
     /// The instance, if it is wanted.
     pub fn get(&self, uid: InstanceUid) -> Option<&WantedInstance> {
-        self.instances.get(&uid).map(|held| &held.wanted)
+        self.instances.get(&uid).map(|held| &*held.wanted)
     }
 
     /// Every wanted instance.
     pub fn instances(&self) -> impl Iterator<Item = &WantedInstance> {
-        self.instances.values().map(|held| &held.wanted)
+        self.instances.values().map(|held| &*held.wanted)
     }
 }
 
@@ -380,7 +383,7 @@ pub(super) mod fixture {
             command: Command::Apply,
             revision: 1,
             text: "revision 1".to_owned(),
-            stream: Some(StreamConfig {
+            stream: Some(Arc::new(StreamConfig {
                 stream: StreamId::of(pipeline, "c"),
                 instance: uid,
                 pipeline: object(pipeline),
@@ -393,7 +396,7 @@ pub(super) mod fixture {
                 live_url: String::new(),
                 transcoder: None,
                 deleted: false,
-            }),
+            })),
         }
     }
 }

@@ -92,7 +92,7 @@ impl Supervisor {
                 broker.publish_text(CONTROL_EXCHANGE, &key, instance.text.as_bytes(), Publish::mandatory()).await
             }
             Job::Stream(config, revision) => {
-                let mut message = Envelope::unordered(config.stream.to_string(), "stream", now, config);
+                let mut message = Envelope::unordered(config.stream.to_string(), "stream", now, &**config);
                 message.revision = *revision;
                 let key = stream_config_key(config.stream);
                 broker.publish(EVENTS_EXCHANGE, &key, &message, Publish::mandatory()).await

@@ -12,6 +12,7 @@ use super::{
     context::Context,
     error::Error,
     pipeline::plan::object_ref,
+    settling::Whose,
 };
 use crate::{api::Camera, domain::control::CameraConfig};
 
@@ -26,9 +27,9 @@ pub async fn reconcile(camera: Arc<Camera>, ctx: Arc<Context>) -> Result<Action,
     }
     ctx.desk.want_camera(config(&camera), revision(&camera));
     // Who records a new one is hardly known yet: neither is its Secret read nor its status written until then.
-    let uid = camera.uid().unwrap_or_default();
-    if let Some(left) = ctx.settling.wait(&uid, camera.status.is_none(), Instant::now()) {
-        return Ok(Action::requeue(left));
+    let whose = Whose::Camera(object_ref(&*camera));
+    if ctx.settling.waits(&whose, camera.status.is_none(), Instant::now()) {
+        return Ok(Action::await_change());
     }
     let observed = observe::camera(&camera, &ctx).await?;
     apply::status(&ctx, Manager::Camera, &*camera, status::camera(&camera, &observed)).await?;

@@ -20,7 +20,7 @@ use crate::{
             fleet::{Link, View},
         },
         claims,
-        context::{Context, get, select, unpacked},
+        context::{Context, select},
         error::Error,
     },
 };
@@ -58,11 +58,11 @@ pub async fn camera(camera: &Camera, ctx: &Context) -> Result<Observed, Error> {
         InstanceUid::of(&pipeline.uid().unwrap_or_default(), &camera.uid().unwrap_or_default(), Role::Capture, 0)
     });
     let view = instance.map_or(View::Awaiting, |instance| ctx.desk.view(instance, now).view);
-    let pods = instance
-        .map_or_else(Vec::new, |instance| unpacked(&ctx.stores.pods, &namespace, |pod| pod.instance == Some(instance)));
+    let pods = claimant.as_ref().map_or_else(Vec::new, |pipeline| ctx.stores.pods.of(&namespace, &pipeline.name_any()));
+    let pods = pods.into_iter().filter(|pod| pod.tag().instance == instance).map(|pod| pod.unpack()).collect();
     let deployment = instance.zip(claimant.as_ref()).and_then(|(instance, pipeline)| {
         let name = name::instance(&pipeline.name_any(), &camera.name_any(), &instance.to_string());
-        get(&ctx.stores.deployments, &namespace, &name)
+        ctx.stores.deployments.get(&namespace, &name)
     });
     let doubted = matches!(&view, View::Fresh(report)
         if report.problem.as_ref().is_some_and(|problem| problem.reason == SECRET_MISSING));

@@ -26,6 +26,7 @@ use super::{
     broker::{fleet::RECORDER_SILENCE, wanted::WantedInstance},
     context::Context,
     error::Error,
+    settling::Whose,
     watch::Tag,
 };
 use crate::{api::Pipeline, domain::name::AGENT_SECRET};
@@ -53,16 +54,15 @@ pub async fn reconcile(pipeline: Arc<Pipeline>, ctx: Arc<Context>) -> Result<Act
         Ok(plan) => apply_all(&ctx, plan, &observed, began).await,
         Err(invalid) => Err(Error::Invalid { reason: invalid.reason(), message: invalid.to_string() }),
     };
-    let left = applied.as_ref().ok().and_then(|applied| match applied.asked {
-        Asked::Now => ctx.settling.wait_for_answer(&uid, Instant::now()),
-        // Counted from the moment at which it was decided who is asked for.
-        Asked::Before | Asked::NotYet => {
-            ctx.settling.wait(&uid, applied.wrote, began).map(|left| left.saturating_sub(began.elapsed()))
-        }
+    let whose = Whose::Pipeline(plan::object_ref(&*pipeline));
+    let waits = applied.as_ref().is_ok_and(|applied| match applied.asked {
+        Asked::Now => ctx.settling.waits_for_answer(&whose, Instant::now()),
+        // At the moment at which it was decided who is asked for.
+        Asked::Before | Asked::NotYet => ctx.settling.waits(&whose, applied.wrote, began),
     });
-    if let Some(left) = left {
-        let echo = ctx.settling.echo(&uid, true, Instant::now());
-        return Ok(Action::requeue(left.max(echo.unwrap_or_default())));
+    if waits {
+        ctx.settling.echo(&uid, true, Instant::now());
+        return Ok(Action::await_change());
     }
     let status = status::pipeline(&pipeline, &observed, plan.as_ref().ok(), applied.as_ref());
     apply::status(&ctx, Manager::Pipeline, &*pipeline, status).await?;
@@ -175,7 +175,7 @@ fn ask_for(ctx: &Context, plan: &Plan, instance: &Instance, observed: &Observed)
         command: instance.assignment.command(),
         revision: instance.assignment.envelope.revision,
         text: instance.assignment.text.clone(),
-        stream: Some(instance.assignment.stream.clone()),
+        stream: Some(Arc::new(instance.assignment.stream.clone())),
     };
     if let Some(ladder) = &instance.assignment.ladder {
         let transcoder = WantedInstance {
@@ -201,16 +201,16 @@ async fn remove_instance(
     observed: &Observed,
     uid: crate::domain::id::InstanceUid,
 ) -> Result<(), Error> {
-    let namespace = &plan.pipeline.namespace;
-    let stale = |child: &Tag| child.is_owned_by(&plan.pipeline.uid) && child.instance == Some(uid);
-    apply::prune::<Deployment>(ctx, namespace, stale).await?;
-    apply::prune::<PersistentVolumeClaim>(ctx, namespace, stale).await?;
+    let (namespace, owner) = (&plan.pipeline.namespace, &plan.pipeline.uid);
+    let stale = |child: &Tag| child.instance == Some(uid);
+    apply::prune::<Deployment>(ctx, namespace, owner, stale).await?;
+    apply::prune::<PersistentVolumeClaim>(ctx, namespace, owner, stale).await?;
     // The camera left the Pipeline: that is no deletion of footage, which stays until its retention ends.
     ctx.desk.forget_instance(uid, false);
     if let Some(ladder) = observed.held.get(&uid).and_then(|held| held.ladder.as_ref()) {
         ctx.desk.forget_instance(ladder.envelope.data.instance, false);
     }
-    apply::prune::<ConfigMap>(ctx, namespace, stale).await?;
+    apply::prune::<ConfigMap>(ctx, namespace, owner, stale).await?;
     debug_assert!(observed.held.contains_key(&uid));
     Ok(())
 }

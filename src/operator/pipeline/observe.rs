@@ -10,7 +10,7 @@ use k8s_openapi::api::{
     apps::v1::Deployment,
     core::v1::{ConfigMap, PersistentVolumeClaim, Pod},
 };
-use kube::{ResourceExt, runtime::reflector::Store};
+use kube::ResourceExt;
 
 use super::revision::{self, Numbered};
 use crate::{
@@ -24,7 +24,7 @@ use crate::{
         },
         claims,
         context::{Context, in_namespace, select},
-        watch::Packed,
+        watch::Children,
     },
 };
 
@@ -76,8 +76,10 @@ pub fn pipeline(pipeline: &Pipeline, ctx: &Context) -> Observed {
     let pipelines =
         select(&ctx.stores.pipelines, &namespace, |rival| cameras.iter().any(|camera| claims::selects(rival, camera)));
     let name = pipeline.name_any();
-    for pod in select(&ctx.stores.pods, &namespace, |pod| pod.tag().pipeline.as_deref() == Some(&name)) {
-        if let Some(instance) = pod.tag().instance {
+    for pod in ctx.stores.pods.of(&namespace, &name) {
+        if pod.tag().pipeline.as_deref() == Some(&name)
+            && let Some(instance) = pod.tag().instance
+        {
             pods.entry(instance).or_default().push(pod.unpack());
         }
     }
@@ -108,11 +110,12 @@ pub fn pipeline(pipeline: &Pipeline, ctx: &Context) -> Observed {
     }
 }
 
-fn children<K>(store: &Store<Packed<K>>, namespace: &str, pipeline_uid: &str) -> BTreeMap<InstanceUid, Arc<K>>
+fn children<K>(store: &Children<K>, namespace: &str, pipeline_uid: &str) -> BTreeMap<InstanceUid, Arc<K>>
 where
     K: Child,
 {
-    select(store, namespace, |child| child.tag().is_owned_by(pipeline_uid))
+    store
+        .of(namespace, pipeline_uid)
         .into_iter()
         .filter_map(|child| Some((child.tag().instance?, child.unpack())))
         .collect()

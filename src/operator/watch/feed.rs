@@ -1,4 +1,4 @@
-//! One watch and its store: what is seen enters the store first, then it is told.
+//! One watch and its memory: what is seen enters the memory first, then it is told.
 
 use std::{
     borrow::Cow,
@@ -20,7 +20,7 @@ use serde::de::DeserializeOwned;
 
 use crate::operator::concern::Change;
 
-/// What a watch saw, after it entered the store.
+/// What a watch saw, after it entered the memory.
 pub enum Seen<K> {
     /// Everything anew.
     Listed(Vec<Arc<K>>),
@@ -68,18 +68,52 @@ impl<K: Lookup> Seen<K> {
     }
 }
 
-/// Feeds a store from a watch for ever; `touched` is told what came, changed or went. `kept` makes of each object what is
+/// Where what a watch sees is remembered.
+pub trait Memory {
+    /// What of an object.
+    type Object;
+    /// This object as it is remembered.
+    fn get(&self, object: &Self::Object) -> Option<Arc<Self::Object>>;
+    /// Everything.
+    fn all(&self) -> Vec<Arc<Self::Object>>;
+    /// The object's uid.
+    fn uid(object: &Self::Object) -> Option<&str>;
+    /// An event of the watch happened; readers see a list only when it is complete.
+    fn remember(&mut self, event: &Event<Self::Object>);
+}
+
+impl<K: Resource<DynamicType = ()> + Clone + 'static> Memory for Writer<K> {
+    type Object = K;
+
+    fn get(&self, object: &K) -> Option<Arc<K>> {
+        self.as_reader().get(&object.to_object_ref(()))
+    }
+
+    fn all(&self) -> Vec<Arc<K>> {
+        self.as_reader().state()
+    }
+
+    fn uid(object: &K) -> Option<&str> {
+        object.meta().uid.as_deref()
+    }
+
+    fn remember(&mut self, event: &Event<K>) {
+        self.apply_watcher_event(event);
+    }
+}
+
+/// Feeds a memory from a watch for ever; `touched` is told what came, changed or went. `kept` makes of each object what is
 /// remembered of it.
-pub async fn watch<K, S, F, Fut>(
+pub async fn watch<K, M, F, Fut>(
     api: Api<K>,
     config: watcher::Config,
-    mut writer: Writer<S>,
-    kept: impl Fn(K) -> S,
+    mut memory: M,
+    kept: impl Fn(K) -> M::Object,
     touched: F,
 ) where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
-    S: Lookup<DynamicType = ()> + Clone + 'static,
-    F: Fn(Seen<S>) -> Fut,
+    M: Memory<Object: Clone>,
+    F: Fn(Seen<M::Object>) -> Fut,
     Fut: Future<Output = ()>,
 {
     let kept = |mut object: K| {
@@ -87,7 +121,6 @@ pub async fn watch<K, S, F, Fut>(
         object.managed_fields_mut().clear();
         kept(object)
     };
-    let store = writer.as_reader();
     let mut events = std::pin::pin!(watcher(api, config).default_backoff());
     while let Some(event) = events.next().await {
         let event = match event {
@@ -102,18 +135,18 @@ pub async fn watch<K, S, F, Fut>(
             }
         };
         let before = match &event {
-            Event::Apply(object) => store.get(&object.to_object_ref(())),
+            Event::Apply(object) => memory.get(object),
             _ => None,
         };
-        let known = if matches!(event, Event::InitDone) { store.state() } else { Vec::new() };
-        writer.apply_watcher_event(&event);
+        let known = if matches!(event, Event::InitDone) { memory.all() } else { Vec::new() };
+        memory.remember(&event);
         match event {
             Event::Apply(after) => touched(Seen::There { before, after }).await,
             Event::Delete(object) => touched(Seen::Gone(object)).await,
-            // The store is swapped when the list is complete; before that a reconcile would see the old one.
+            // It is swapped when the list is complete; before that a reconcile would see the old one.
             Event::InitDone => {
-                let listed = store.state();
-                for object in missing(known, &listed) {
+                let listed = memory.all();
+                for object in missing::<M>(known, &listed) {
                     touched(Seen::Gone((*object).clone())).await;
                 }
                 touched(Seen::Listed(listed)).await;
@@ -124,9 +157,9 @@ pub async fn watch<K, S, F, Fut>(
 }
 
 /// What went while nobody watched: known before, and not in the list anew.
-fn missing<K: Lookup>(known: Vec<Arc<K>>, listed: &[Arc<K>]) -> Vec<Arc<K>> {
-    let there: HashSet<_> = listed.iter().filter_map(|object| object.uid()).collect();
-    known.into_iter().filter(|object| object.uid().is_some_and(|uid| !there.contains(&uid))).collect()
+fn missing<M: Memory>(known: Vec<Arc<M::Object>>, listed: &[Arc<M::Object>]) -> Vec<Arc<M::Object>> {
+    let there: HashSet<_> = listed.iter().filter_map(|object| M::uid(object)).collect();
+    known.into_iter().filter(|object| M::uid(object).is_some_and(|uid| !there.contains(uid))).collect()
 }
 
 #[cfg(test)]
@@ -141,7 +174,10 @@ mod tests {
         let mut recreated = Pipeline::clone(&b);
         recreated.metadata.uid = Some("another".into());
         let gone = |listed: &[Arc<Pipeline>]| -> Vec<String> {
-            missing(vec![a.clone(), b.clone()], listed).iter().map(|object| object.name_any()).collect()
+            missing::<Writer<Pipeline>>(vec![a.clone(), b.clone()], listed)
+                .iter()
+                .map(|object| object.name_any())
+                .collect()
         };
         assert!(gone(&[b.clone(), a.clone()]).is_empty());
         assert_eq!(gone(std::slice::from_ref(&a)), ["b"]);

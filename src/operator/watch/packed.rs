@@ -4,14 +4,13 @@
 //! room. Its metadata alone took as much as all of its text.
 
 use std::{
-    borrow::Cow,
     io::{Read, Write},
     marker::PhantomData,
     sync::{Arc, OnceLock},
 };
 
 use flate2::{Compression, read::DeflateDecoder, write::DeflateEncoder};
-use kube::{Resource, api::ObjectMeta, runtime::reflector::Lookup};
+use kube::{Resource, api::ObjectMeta};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
@@ -57,9 +56,15 @@ impl Tag {
         }
     }
 
-    /// Is it a child of the object of this uid? Children of a former one of the same name are not.
-    pub fn is_owned_by(&self, uid: &str) -> bool {
-        self.owners.iter().any(|owner| &**owner == uid)
+    /// Uids of its owners, the words that children are filed under: those of a former object of the same name are not ours.
+    pub fn by_owner(&self) -> Vec<&str> {
+        self.owners.iter().map(|owner| &**owner).collect()
+    }
+
+    /// Names of the Pipeline or the `StorageNode` it works for: pods are filed under these, for their owners are no
+    /// objects of ours.
+    pub fn by_label(&self) -> Vec<&str> {
+        self.pipeline.iter().chain(&self.storage_node).map(|name| &**name).collect()
     }
 }
 
@@ -122,43 +127,6 @@ impl<K> Packed<K> {
     }
 }
 
-impl<K: Resource<DynamicType = ()>> Lookup for Packed<K> {
-    type DynamicType = ();
-
-    fn kind((): &()) -> Cow<'_, str> {
-        K::kind(&())
-    }
-
-    fn group((): &()) -> Cow<'_, str> {
-        K::group(&())
-    }
-
-    fn version((): &()) -> Cow<'_, str> {
-        K::version(&())
-    }
-
-    fn plural((): &()) -> Cow<'_, str> {
-        K::plural(&())
-    }
-
-    fn name(&self) -> Option<Cow<'_, str>> {
-        Some(Cow::Borrowed(&self.tag.name))
-    }
-
-    fn namespace(&self) -> Option<Cow<'_, str>> {
-        Some(Cow::Borrowed(&self.tag.namespace))
-    }
-
-    /// Nobody asks for it: what is written carries the uid.
-    fn resource_version(&self) -> Option<Cow<'_, str>> {
-        None
-    }
-
-    fn uid(&self) -> Option<Cow<'_, str>> {
-        Some(Cow::Borrowed(&self.tag.uid))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use k8s_openapi::api::apps::v1::Deployment;
@@ -189,6 +157,6 @@ mod tests {
         assert_eq!((&*tag.namespace, &*tag.name, &*tag.uid, tag.deleting), ("n", "hq-gate", "u", false));
         assert_eq!((tag.pipeline.as_deref(), tag.storage_node.as_deref()), (Some("hq"), None));
         assert_eq!(tag.instance, Some(instance));
-        assert!(tag.is_owned_by("o") && !tag.is_owned_by("p"));
+        assert_eq!((tag.by_owner(), tag.by_label()), (vec!["o"], vec!["hq"]));
     }
 }

@@ -1,0 +1,161 @@
+//! The children of one kind, as the watch last saw them, found by their name and by whom they belong to.
+//!
+//! Trap: a store that only knows names is gone through from end to end by whoever looks for his own: with a thousand
+//! Pipelines, each of which looks a few times while it is made, that was most of what the operator did.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use kube::runtime::watcher::Event;
+use tokio::sync::watch;
+
+use super::{feed::Memory, packed::Packed};
+use crate::operator::watch::Tag;
+
+/// Under which words a child is filed, beside its name.
+type Words = fn(&Tag) -> Vec<&str>;
+
+/// The one who reads.
+pub struct Children<K>(Arc<Shelves<K>>);
+
+impl<K> Clone for Children<K> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+type ByNamespace<K> = HashMap<Box<str>, Shelf<K>>;
+
+struct Shelves<K> {
+    shelves: RwLock<ByNamespace<K>>,
+    complete: watch::Receiver<bool>,
+}
+
+/// The children in one namespace.
+struct Shelf<K> {
+    named: HashMap<Box<str>, Arc<Packed<K>>>,
+    /// By each of their words.
+    filed: HashMap<Box<str>, Vec<Arc<Packed<K>>>>,
+}
+
+impl<K> Default for Shelf<K> {
+    fn default() -> Self {
+        Self { named: HashMap::new(), filed: HashMap::new() }
+    }
+}
+
+impl<K> Shelf<K> {
+    fn put(&mut self, child: Arc<Packed<K>>, words: Words) {
+        self.take(&child.tag().name, words);
+        for word in words(child.tag()) {
+            // A word is kept once, not once for each who bears it.
+            match self.filed.get_mut(word) {
+                Some(filed) => filed.push(child.clone()),
+                None => drop(self.filed.insert(word.into(), vec![child.clone()])),
+            }
+        }
+        self.named.insert(child.tag().name.clone(), child);
+    }
+
+    fn take(&mut self, name: &str, words: Words) {
+        let Some(child) = self.named.remove(name) else { return };
+        for word in words(child.tag()) {
+            let Some(filed) = self.filed.get_mut(word) else { continue };
+            filed.retain(|other| !Arc::ptr_eq(other, &child));
+            if filed.is_empty() {
+                self.filed.remove(word);
+            }
+        }
+    }
+}
+
+fn put<K: Clone>(shelves: &mut ByNamespace<K>, child: &Packed<K>, words: Words) {
+    shelves.entry(child.tag().namespace.clone()).or_default().put(Arc::new(child.clone()), words);
+}
+
+impl<K> Children<K> {
+    /// One by name.
+    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<Packed<K>>> {
+        let shelves = self.0.shelves.read().unwrap_or_else(PoisonError::into_inner);
+        shelves.get(namespace)?.named.get(name).cloned()
+    }
+
+    /// Those filed under this word, in the order of their names.
+    pub fn of(&self, namespace: &str, word: &str) -> Vec<Arc<Packed<K>>> {
+        let shelves = self.0.shelves.read().unwrap_or_else(PoisonError::into_inner);
+        let filed = shelves.get(namespace).and_then(|shelf| shelf.filed.get(word));
+        let mut found = filed.cloned().unwrap_or_default();
+        drop(shelves);
+        found.sort_by(|a, b| a.tag().name.cmp(&b.tag().name));
+        found
+    }
+
+    /// Waits until the first list is complete; an error means that the watch is gone.
+    pub async fn wait_until_ready(&self) -> Result<(), watch::error::RecvError> {
+        self.0.complete.clone().wait_for(|complete| *complete).await.map(drop)
+    }
+}
+
+/// The one who writes.
+pub struct Filing<K> {
+    children: Children<K>,
+    words: Words,
+    complete: watch::Sender<bool>,
+    /// A list that is being read; nobody sees half of it.
+    listing: ByNamespace<K>,
+}
+
+impl<K> Filing<K> {
+    /// Nothing yet; `words`: under which each child will be found.
+    pub fn by(words: Words) -> Self {
+        let (complete, seen) = watch::channel(false);
+        let shelves = Shelves { shelves: RwLock::default(), complete: seen };
+        Self { children: Children(Arc::new(shelves)), words, complete, listing: HashMap::new() }
+    }
+
+    /// What others read.
+    pub fn children(&self) -> Children<K> {
+        self.children.clone()
+    }
+}
+
+impl<K: Clone> Memory for Filing<K> {
+    type Object = Packed<K>;
+
+    fn get(&self, object: &Packed<K>) -> Option<Arc<Packed<K>>> {
+        self.children.get(&object.tag().namespace, &object.tag().name)
+    }
+
+    fn all(&self) -> Vec<Arc<Packed<K>>> {
+        let shelves = self.children.0.shelves.read().unwrap_or_else(PoisonError::into_inner);
+        shelves.values().flat_map(|shelf| shelf.named.values().cloned()).collect()
+    }
+
+    fn uid(object: &Packed<K>) -> Option<&str> {
+        Some(&object.tag().uid)
+    }
+
+    fn remember(&mut self, event: &Event<Packed<K>>) {
+        let words = self.words;
+        let mut shelves = self.children.0.shelves.write().unwrap_or_else(PoisonError::into_inner);
+        match event {
+            Event::Apply(child) => put(&mut shelves, child, words),
+            Event::Delete(child) => {
+                if let Some(shelf) = shelves.get_mut(&child.tag().namespace) {
+                    shelf.take(&child.tag().name, words);
+                    if shelf.named.is_empty() {
+                        shelves.remove(&child.tag().namespace);
+                    }
+                }
+            }
+            Event::Init => self.listing.clear(),
+            Event::InitApply(child) => put(&mut self.listing, child, words),
+            Event::InitDone => {
+                *shelves = std::mem::take(&mut self.listing);
+                self.complete.send_replace(true);
+            }
+        }
+    }
+}
