@@ -5,9 +5,9 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use kube::Resource;
+use kube::{Resource, ResourceExt, runtime::reflector::Store};
 
-use super::claims;
+use super::{context, watch::Pipelines};
 use crate::{
     api::{Camera, Pipeline},
     domain::control::ObjectRef,
@@ -48,30 +48,40 @@ impl<K: Resource> Change<'_, K> {
 }
 
 impl Change<'_, Pipeline> {
-    /// Does it select this Camera, or did it? Its status shows how the Pipeline does.
-    pub fn concerns_camera(&self, camera: &Camera) -> bool {
-        self.versions().any(|pipeline| claims::selects(pipeline, camera))
+    /// The Cameras that it selects or did: their status shows how the Pipeline does.
+    pub fn cameras(&self, cameras: &Store<Camera>) -> Vec<Arc<Camera>> {
+        let mut concerned: Vec<_> = self.versions().flat_map(|pipeline| context::selected(cameras, pipeline)).collect();
+        concerned.sort_by_key(|camera| camera.name_any());
+        concerned.dedup_by_key(|camera| camera.name_any());
+        concerned
     }
 
-    /// May this Pipeline win or lose one of those `cameras`, which it concerns? Only when its claims may have changed.
-    pub fn concerns_rival(&self, rival: &Pipeline, cameras: &[Arc<Camera>]) -> bool {
-        self.is_of_substance() && cameras.iter().any(|camera| claims::selects(rival, camera))
+    /// Pipelines that may win or lose one of those `cameras`, which it concerns: only when its claims may have changed.
+    pub fn rivals(&self, cameras: &[Arc<Camera>], pipelines: &Pipelines) -> Vec<Arc<Pipeline>> {
+        match self.is_of_substance() {
+            true => pipelines.selecting(cameras.iter().map(AsRef::as_ref)),
+            false => Vec::new(),
+        }
     }
 }
 
 impl Change<'_, Camera> {
-    /// Does this Pipeline select it as it is, or did so as it was? It records it, lets it go or tells its trouble.
-    pub fn concerns_pipeline(&self, pipeline: &Pipeline) -> bool {
-        self.versions().any(|camera| claims::selects(pipeline, camera))
+    /// Pipelines that select it as it is, or did so as it was: they record it, let it go or tell its trouble.
+    pub fn pipelines(&self, pipelines: &Pipelines) -> Vec<Arc<Pipeline>> {
+        pipelines.selecting(self.before.into_iter().chain(self.after))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use kube::ResourceExt;
+    use kube::runtime::watcher::Event;
 
     use super::*;
-    use crate::operator::fixture::{self, PipelineFixture};
+    use crate::operator::{
+        context::Stores,
+        fixture::{self, PipelineFixture},
+        watch::{self, Memory},
+    };
 
     fn of_site(name: &str, site: &str) -> Camera {
         let mut camera = fixture::camera(name);
@@ -80,25 +90,33 @@ mod tests {
     }
 
     /// Two that name their camera, two rivals over a third.
-    fn world() -> (Vec<Arc<Camera>>, [PipelineFixture; 4]) {
-        let cameras = ["lobby", "dock", "yard"].map(|name| Arc::new(of_site(name, name)));
+    fn world() -> (Stores, [PipelineFixture; 4]) {
         let pipelines = [
             fixture::pipeline("a").naming(&["lobby"]),
             fixture::pipeline("b").naming(&["dock"]),
             fixture::pipeline("c").naming(&["yard"]),
             fixture::pipeline("d").matching("site", "yard"),
         ];
-        (cameras.into(), pipelines)
+        let (stores, mut writers) = watch::stores();
+        for name in ["lobby", "dock", "yard"] {
+            writers.cameras.remember(&Event::Apply(of_site(name, name)));
+        }
+        for pipeline in &pipelines {
+            writers.pipelines.remember(&Event::Apply(pipeline.0.clone()));
+        }
+        (stores, pipelines)
+    }
+
+    fn names_of<K: ResourceExt>(objects: &[Arc<K>]) -> Vec<String> {
+        objects.iter().map(|object| object.name_any()).collect()
     }
 
     /// Names of the Cameras and of the Pipelines that a change of a Pipeline concerns.
     fn concerned(before: Option<&Pipeline>, after: Option<&Pipeline>) -> (Vec<String>, Vec<String>) {
-        let (mut cameras, pipelines) = world();
+        let (stores, _) = world();
         let change = Change { before, after };
-        cameras.retain(|camera| change.concerns_camera(camera));
-        let rivals = pipelines.iter().filter(|rival| change.concerns_rival(&rival.0, &cameras));
-        let rivals = rivals.map(|rival| rival.0.name_any()).collect();
-        (cameras.iter().map(|camera| camera.name_any()).collect(), rivals)
+        let cameras = change.cameras(&stores.cameras);
+        (names_of(&cameras), names_of(&change.rivals(&cameras, &stores.pipelines)))
     }
 
     fn names(names: &[&str]) -> Vec<String> {
@@ -132,11 +150,9 @@ mod tests {
 
     #[test]
     fn a_camera_concerns_those_that_select_it_and_those_that_did() {
-        let (_, pipelines) = world();
-        let concerned = |before: &Camera, after: Option<&Camera>| -> Vec<String> {
-            let change = Change { before: Some(before), after };
-            let concerned = pipelines.iter().filter(|pipeline| change.concerns_pipeline(&pipeline.0));
-            concerned.map(|pipeline| pipeline.0.name_any()).collect()
+        let (stores, _) = world();
+        let concerned = |before: &Camera, after: Option<&Camera>| {
+            names_of(&Change { before: Some(before), after }.pipelines(&stores.pipelines))
         };
         assert_eq!(concerned(&of_site("gate", "yard"), Some(&of_site("gate", "hq"))), names(&["d"]));
         assert_eq!(concerned(&of_site("lobby", "yard"), Some(&of_site("lobby", "yard"))), names(&["a", "d"]));

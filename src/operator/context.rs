@@ -3,7 +3,7 @@
 //! Not here: logic. Made once by [`super::run`], shared by the three controllers and the broker's supervisor.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -14,12 +14,21 @@ use k8s_openapi::api::{
     core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service},
     policy::v1::PodDisruptionBudget,
 };
-use kube::{Client, Resource, ResourceExt, runtime::reflector::Store};
+use kube::{
+    Client, Resource, ResourceExt,
+    runtime::reflector::{ObjectRef, Store},
+};
 use tokio::sync::Semaphore;
 
 use super::{
-    backoff::Backoffs, broker::Desk, camera::credentials::Credentials, events::Events, metrics::Metrics,
-    settling::Settling, watch::Children,
+    backoff::Backoffs,
+    broker::Desk,
+    camera::credentials::Credentials,
+    claims,
+    events::Events,
+    metrics::Metrics,
+    settling::Settling,
+    watch::{Children, Pipelines},
 };
 use crate::{
     api::{Camera, Pipeline, StorageNode},
@@ -110,7 +119,7 @@ pub struct Stores {
     /// Cameras.
     pub cameras: Store<Camera>,
     /// Pipelines.
-    pub pipelines: Store<Pipeline>,
+    pub pipelines: Pipelines,
     /// `StorageNodes`.
     pub storage_nodes: Store<StorageNode>,
     /// Our Deployments.
@@ -138,6 +147,25 @@ where
     let mut found = store.state_filter(|object| object.meta().namespace.as_deref() == Some(namespace) && keep(object));
     found.sort_by_key(|object| object.name_any());
     found
+}
+
+/// The Cameras that a Pipeline selects, in the order of their names.
+pub fn selected(cameras: &Store<Camera>, pipeline: &Pipeline) -> Vec<Arc<Camera>> {
+    let namespace = pipeline.namespace().unwrap_or_default();
+    if pipeline.spec.cameras.selector.is_some() {
+        return select(cameras, &namespace, |camera| claims::selects(pipeline, camera));
+    }
+    // Not gone through from end to end by each of a thousand Pipelines that name theirs.
+    let names: BTreeSet<_> = pipeline.spec.cameras.names.iter().flatten().collect();
+    names.into_iter().filter_map(|name| get(cameras, &namespace, name)).collect()
+}
+
+/// One object by name.
+pub fn get<K>(store: &Store<K>, namespace: &str, name: &str) -> Option<Arc<K>>
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    store.get(&ObjectRef::new(name).within(namespace))
 }
 
 /// The objects of a namespace, in the order of their names.

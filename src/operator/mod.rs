@@ -258,7 +258,7 @@ async fn lead(
     tasks.spawn(control(
         "pipeline",
         ctx.clone(),
-        stores.pipelines.clone(),
+        stores.pipelines.store.clone(),
         queues.pipelines,
         synced.clone(),
         |o, c| Box::pin(pipeline::reconcile(o, c)),

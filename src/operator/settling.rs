@@ -19,15 +19,17 @@ use crate::domain::control::ObjectRef;
 
 /// Nobody has written a child for so long: a lull.
 const LULL: Duration = Duration::from_secs(1);
-/// The longest time that a status waits for one.
-const LONGEST: Duration = Duration::from_secs(10);
+/// After so long a status waits only for its turn among those that have waited as long.
+const LONG: Duration = Duration::from_secs(10);
+/// How often it is somebody's turn.
+///
+/// Trap: a thousand Pipelines created together have waited long together. All of them told at once, with the children of the
+/// last still to be made, took as long as the children of all.
+const TURN: Duration = Duration::from_millis(50);
 
 /// What was written comes back by the watches within so long, in as many events as there are children, and each of them
 /// asks for a look at all of them.
 const ECHO: Duration = Duration::from_secs(1);
-
-/// Ends of waits that are so close are one.
-const GRAIN: Duration = Duration::from_millis(50);
 
 /// Whose status waits.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,7 +70,7 @@ struct State {
 struct Waiting {
     whose: Whose,
     until: Until,
-    /// It was said that its time has come.
+    /// Its time has come.
     woken: bool,
 }
 
@@ -82,13 +84,11 @@ enum Until {
 }
 
 impl State {
-    /// How much longer.
-    fn left(&self, until: Until, now: Instant) -> Option<Duration> {
-        let until = match until {
-            Until::Lull(since) => {
-                let lull = self.last_write.map_or(since, |write| write.max(since)) + LULL;
-                lull.min(since + LONGEST)
-            }
+    /// How much longer, unless its turn comes before.
+    fn left(&self, waiting: &Waiting, now: Instant) -> Option<Duration> {
+        let until = match waiting.until {
+            _ if waiting.woken => return None,
+            Until::Lull(since) => self.last_write.map_or(since, |write| write.max(since)) + LULL,
             Until::Answer(until) => until,
         };
         until.checked_duration_since(now).filter(|left| !left.is_zero())
@@ -114,7 +114,7 @@ impl Settling {
             triggers.all(concerned).await;
             match next {
                 // Who begins to wait meanwhile has a lull before him, and this is no longer than that.
-                Some(next) => tokio::time::sleep(next.max(GRAIN)).await,
+                Some(next) => tokio::time::sleep(next.max(TURN)).await,
                 None => self.begun.notified().await,
             }
         }
@@ -124,15 +124,29 @@ impl Settling {
     fn due(&self, now: Instant) -> (Vec<Whose>, Option<Duration>) {
         let mut state = self.state();
         let (mut due, mut next) = (Vec::new(), None::<Duration>);
+        let mut later = |left: Duration| next = Some(next.map_or(left, |next| next.min(left)));
+        let mut longest = None::<(Instant, String)>;
         let mut waiting = std::mem::take(&mut state.waiting);
-        for waiting in waiting.values_mut().filter(|waiting| !waiting.woken) {
-            match state.left(waiting.until, now) {
-                Some(left) => next = Some(next.map_or(left, |next| next.min(left))),
-                None => {
-                    waiting.woken = true;
-                    due.push(waiting.whose.clone());
+        for (uid, waiting) in waiting.iter_mut().filter(|(_, waiting)| !waiting.woken) {
+            let Some(left) = state.left(waiting, now) else {
+                waiting.woken = true;
+                due.push(waiting.whose.clone());
+                continue;
+            };
+            later(left);
+            let Until::Lull(since) = waiting.until else { continue };
+            match (since + LONG).checked_duration_since(now).filter(|left| !left.is_zero()) {
+                Some(left) => later(left),
+                None if longest.as_ref().is_none_or(|(longest, _)| since < *longest) => {
+                    longest = Some((since, uid.clone()));
                 }
+                None => {}
             }
+        }
+        if let Some(waiting) = longest.and_then(|(_, uid)| waiting.get_mut(&uid)) {
+            waiting.woken = true;
+            due.push(waiting.whose.clone());
+            later(TURN);
         }
         state.waiting = waiting;
         (due, next)
@@ -163,19 +177,16 @@ impl Settling {
     /// ever saying so.
     pub fn waits(&self, whose: &Whose, begins: bool, now: Instant) -> bool {
         let mut state = self.state();
-        let until = match state.waiting.get(whose.uid()) {
-            Some(waiting) => waiting.until,
-            None if begins => Until::Lull(now),
-            None => return false,
-        };
-        if state.left(until, now).is_none() {
-            state.waiting.remove(whose.uid());
-            return false;
+        if begins && !state.waiting.contains_key(whose.uid()) {
+            let waiting = Waiting { whose: whose.clone(), until: Until::Lull(now), woken: false };
+            state.waiting.insert(whose.uid().to_owned(), waiting);
+            self.begun.notify_one();
         }
-        let waiting = Waiting { whose: whose.clone(), until, woken: false };
-        state.waiting.insert(whose.uid().to_owned(), waiting);
-        self.begun.notify_one();
-        true
+        let waits = state.waiting.get(whose.uid()).is_some_and(|waiting| state.left(waiting, now).is_some());
+        if !waits {
+            state.waiting.remove(whose.uid());
+        }
+        waits
     }
 
     /// May the broker be asked for what is new of the object `uid`, or does that wait as its status does? `wrote`: its
@@ -185,7 +196,7 @@ impl Settling {
     /// that the API server needs to make the children of the last.
     pub fn may_ask(&self, uid: &str, wrote: bool, now: Instant) -> bool {
         let state = self.state();
-        state.waiting.get(uid).map_or(!wrote, |waiting| state.left(waiting.until, now).is_none())
+        state.waiting.get(uid).map_or(!wrote, |waiting| state.left(waiting, now).is_none())
     }
 
     /// The broker was just asked for what is new of this object: its status waits for the answer.
@@ -263,10 +274,10 @@ mod tests {
         assert_eq!(due(&settling, at(1_000)), (vec![], Some(milliseconds(900))));
         assert_eq!(due(&settling, at(1_900)), (vec!["a".into(), "b".into()], None));
         assert_eq!(due(&settling, at(1_950)), (vec![], None), "once");
-        // Trap: a child that is written before its turn begins another lull, of which it must hear too.
+        // A child that is written before they are looked at does not make them wait again.
         settling.wrote(at(1_960));
-        assert!(settling.waits(&a, false, at(1_970)) && !settling.waits(&b, false, at(2_960)));
-        assert_eq!(due(&settling, at(2_960)), (vec!["a".into()], None));
+        assert!(!settling.waits(&a, false, at(1_970)) && !settling.waits(&b, true, at(1_970)));
+        assert!(!settling.waits(&a, false, at(1_980)), "it has been told");
     }
 
     /// The sleep of the one who wakes is not cut short by who begins to wait.
@@ -291,7 +302,7 @@ mod tests {
         let almost = begin + LULL / 2;
         assert!(!settling.may_ask("a", false, almost));
         // Trap: at the same moment both say the same, or a status would be told of what nobody has asked for.
-        for now in [begin + LULL, begin + LONGEST] {
+        for now in [begin + LULL, begin + LONG] {
             assert!(settling.may_ask("a", true, now));
         }
         assert!(!settling.waits(&a, false, begin + LULL));
@@ -319,18 +330,27 @@ mod tests {
     }
 
     #[test]
-    fn a_status_waits_so_long_at_most_however_many_children_are_written() {
+    fn where_children_are_written_all_the_time_those_that_have_waited_long_take_turns() {
         let (settling, begin) = (Settling::default(), Instant::now());
-        let a = pipeline("a");
-        for second in 0..LONGEST.as_secs() {
+        let all = ["a", "b", "c"].map(pipeline);
+        for second in 0..LONG.as_secs() {
             let now = begin + Duration::from_secs(second);
             settling.wrote(now);
-            assert!(settling.waits(&a, true, now), "{second}");
+            for (whose, later) in all.iter().zip([2, 1, 900]) {
+                assert!(settling.waits(whose, true, now + milliseconds(later)), "{second} {whose:?}");
+            }
+            assert_eq!(due(&settling, now + milliseconds(900)).0, [""; 0], "{second}");
         }
-        let now = begin + LONGEST;
+        let now = begin + LONG + milliseconds(2);
         settling.wrote(now);
-        assert!(!settling.waits(&a, true, now));
-        assert!(settling.waits(&a, true, now), "the next row");
+        // The one that has waited longest, then the next; not the one that has waited less.
+        assert_eq!(due(&settling, now), (vec!["b".into()], Some(TURN)));
+        assert!(settling.may_ask("b", true, now) && !settling.may_ask("a", true, now));
+        assert!(!settling.waits(&all[1], true, now) && settling.waits(&all[0], true, now));
+        let now = now + TURN;
+        assert_eq!(due(&settling, now), (vec!["a".into()], Some(TURN)));
+        assert_eq!(due(&settling, now + TURN), (vec![], Some(milliseconds(900 - 2) - 2 * TURN)));
+        assert!(settling.waits(&all[1], true, now), "the next row");
     }
 
     #[test]

@@ -27,10 +27,11 @@ use tokio::task::JoinSet;
 use self::{
     children::Filing,
     feed::{Seen, watch},
+    pipelines::Registrar,
 };
 use super::{
     concern::Concerned,
-    context::{Stores, in_namespace, select},
+    context::{Stores, in_namespace},
     labels,
 };
 use crate::api::{Camera, Pipeline, StorageNode};
@@ -38,10 +39,13 @@ use crate::api::{Camera, Pipeline, StorageNode};
 mod children;
 mod feed;
 mod packed;
+mod pipelines;
 
 pub use self::{
     children::Children,
+    feed::Memory,
     packed::{Packed, Tag},
+    pipelines::Pipelines,
 };
 
 /// Objects of one answer to a list: it is held whole while it is read, and memory once taken is hardly given back.
@@ -132,14 +136,14 @@ impl Triggers {
 
     /// Enqueues every Pipeline of a namespace.
     async fn pipelines_of(&self, stores: &Stores, namespace: &str) {
-        for pipeline in in_namespace(&stores.pipelines, namespace) {
+        for pipeline in in_namespace(&stores.pipelines.store, namespace) {
             self.pipeline(namespace, &pipeline.name_any()).await;
         }
     }
 
     /// Enqueues every Pipeline and every Camera: after a list, nobody knows what was missed before it.
     async fn everyone(&self, stores: &Stores) {
-        for pipeline in stores.pipelines.state() {
+        for pipeline in stores.pipelines.store.state() {
             self.pipeline(&pipeline.namespace().unwrap_or_default(), &pipeline.name_any()).await;
         }
         for camera in stores.cameras.state() {
@@ -168,8 +172,8 @@ pub type OnDeleted = Arc<dyn Fn(Deleted) + Send + Sync>;
 
 /// Writers of all stores.
 pub struct Writers {
-    cameras: Writer<Camera>,
-    pipelines: Writer<Pipeline>,
+    pub(super) cameras: Writer<Camera>,
+    pub(super) pipelines: Registrar,
     storage_nodes: Writer<StorageNode>,
     deployments: Filing<Deployment>,
     stateful_sets: Filing<StatefulSet>,
@@ -190,7 +194,7 @@ pub fn stores() -> (Stores, Writers) {
         (writer.as_reader(), writer)
     }
     let (cameras, cameras_writer) = pair();
-    let (pipelines, pipelines_writer) = pair();
+    let pipelines = Registrar::new();
     let (storage_nodes, storage_nodes_writer) = pair();
     let deployments = Filing::by(Tag::by_owner);
     let stateful_sets = Filing::by(Tag::by_owner);
@@ -202,7 +206,7 @@ pub fn stores() -> (Stores, Writers) {
     (
         Stores {
             cameras,
-            pipelines,
+            pipelines: pipelines.pipelines(),
             storage_nodes,
             deployments: deployments.children(),
             stateful_sets: stateful_sets.children(),
@@ -214,7 +218,7 @@ pub fn stores() -> (Stores, Writers) {
         },
         Writers {
             cameras: cameras_writer,
-            pipelines: pipelines_writer,
+            pipelines,
             storage_nodes: storage_nodes_writer,
             deployments,
             stateful_sets,
@@ -232,7 +236,7 @@ pub async fn synced(stores: &Stores) {
     // An error means that the watch task is gone, and with it the process.
     let _ = tokio::join!(
         stores.cameras.wait_until_ready(),
-        stores.pipelines.wait_until_ready(),
+        stores.pipelines.store.wait_until_ready(),
         stores.storage_nodes.wait_until_ready(),
         stores.deployments.wait_until_ready(),
         stores.stateful_sets.wait_until_ready(),
@@ -269,8 +273,8 @@ pub fn start(
                     let Some((namespace, name)) = seen.key() else { return triggers.everyone(&stores).await };
                     triggers.pipeline(&namespace, &name).await;
                     let change = seen.change();
-                    let cameras = select(&stores.cameras, &namespace, |camera| change.concerns_camera(camera));
-                    let rivals = select(&stores.pipelines, &namespace, |rival| change.concerns_rival(rival, &cameras));
+                    let cameras = change.cameras(&stores.cameras);
+                    let rivals = change.rivals(&cameras, &stores.pipelines);
                     for camera in cameras {
                         triggers.camera(&namespace, &camera.name_any()).await;
                     }
@@ -292,8 +296,7 @@ pub fn start(
                 let Some((namespace, name)) = seen.key() else { return triggers.everyone(&stores).await };
                 triggers.camera(&namespace, &name).await;
                 let change = seen.change();
-                let pipelines = select(&stores.pipelines, &namespace, |pipeline| change.concerns_pipeline(pipeline));
-                for pipeline in pipelines {
+                for pipeline in change.pipelines(&stores.pipelines) {
                     triggers.pipeline(&namespace, &pipeline.name_any()).await;
                 }
                 if let Seen::Gone(camera) = seen {

@@ -96,7 +96,7 @@ pub async fn sweep(
         let key = format!("stream {stream}");
         if suspects.confirmed(&key, now) {
             tracing::info!(%stream, pipeline.namespace, pipeline.name, "burying a stream without an owner");
-            match ctx.stores.pipelines.find(|live| live.uid().as_ref() == Some(&pipeline.uid)) {
+            match ctx.stores.pipelines.store.find(|live| live.uid().as_ref() == Some(&pipeline.uid)) {
                 None => desk.orphan(stream),
                 // What a Pipeline that cannot be read wants is not known: its next reconcile says it.
                 Some(live) => {
@@ -144,7 +144,7 @@ async fn sweep_users(
         else {
             continue;
         };
-        let in_use = ctx.stores.pipelines.find(|p| p.namespace().as_deref() == Some(namespace)).is_some();
+        let in_use = ctx.stores.pipelines.store.find(|p| p.namespace().as_deref() == Some(namespace)).is_some();
         if in_use || has_pipelines(ctx, namespace).await? {
             continue;
         }

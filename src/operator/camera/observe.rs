@@ -20,7 +20,7 @@ use crate::{
             fleet::{Link, View},
         },
         claims,
-        context::{Context, select},
+        context::Context,
         error::Error,
     },
 };
@@ -52,7 +52,7 @@ pub struct Observed {
 pub async fn camera(camera: &Camera, ctx: &Context) -> Result<Observed, Error> {
     let namespace = camera.namespace().unwrap_or_default();
     let now = ctx.now();
-    let rivals = select(&ctx.stores.pipelines, &namespace, |pipeline| claims::selects(pipeline, camera));
+    let rivals = ctx.stores.pipelines.selecting([camera]);
     let claimant = claims::claimant(camera, &rivals).cloned();
     let instance = claimant.as_ref().map(|pipeline| {
         InstanceUid::of(&pipeline.uid().unwrap_or_default(), &camera.uid().unwrap_or_default(), Role::Capture, 0)

@@ -1,9 +1,6 @@
 //! Step 1: everything a Pipeline's plan depends on, read from the watched objects and the desk. No call is made.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 use k8s_openapi::api::{
@@ -22,8 +19,7 @@ use crate::{
             InstanceView, Trouble,
             fleet::{Link, SeenSummary},
         },
-        claims,
-        context::{Context, in_namespace, select},
+        context::{Context, get, in_namespace, selected},
         watch::Children,
     },
 };
@@ -69,12 +65,15 @@ pub fn pipeline(pipeline: &Pipeline, ctx: &Context) -> Observed {
         .filter_map(|(instance, object)| Some((*instance, revision::held(object)?)))
         .collect();
     let mut pods: BTreeMap<InstanceUid, Vec<Arc<Pod>>> = BTreeMap::new();
-    let recorded: BTreeSet<_> = held.values().map(|held| &held.envelope.data.camera.uid).collect();
-    let cameras = select(&ctx.stores.cameras, &namespace, |camera| {
-        claims::selects(pipeline, camera) || camera.metadata.uid.as_ref().is_some_and(|uid| recorded.contains(uid))
+    let recorded = held.values().filter_map(|held| {
+        let camera = &held.envelope.data.camera;
+        let there = get(&ctx.stores.cameras, &namespace, &camera.name)?;
+        (there.metadata.uid.as_ref() == Some(&camera.uid)).then_some(there)
     });
-    let pipelines =
-        select(&ctx.stores.pipelines, &namespace, |rival| cameras.iter().any(|camera| claims::selects(rival, camera)));
+    let mut cameras: Vec<_> = selected(&ctx.stores.cameras, pipeline).into_iter().chain(recorded).collect();
+    cameras.sort_by_key(|camera| camera.name_any());
+    cameras.dedup_by_key(|camera| camera.name_any());
+    let pipelines = ctx.stores.pipelines.selecting(cameras.iter().map(AsRef::as_ref));
     let name = pipeline.name_any();
     for pod in ctx.stores.pods.of(&namespace, &name) {
         if pod.tag().pipeline.as_deref() == Some(&name)
