@@ -185,6 +185,10 @@ impl Settling {
         let waits = state.waiting.get(whose.uid()).is_some_and(|waiting| state.left(waiting, now).is_some());
         if !waits {
             state.waiting.remove(whose.uid());
+            if state.waiting.is_empty() {
+                // A thousand that waited together leave their room behind.
+                state.waiting.shrink_to_fit();
+            }
         }
         waits
     }

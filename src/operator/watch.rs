@@ -27,6 +27,7 @@ use tokio::task::JoinSet;
 use self::{
     children::Filing,
     feed::{Seen, watch},
+    packed::Packer,
     pipelines::Registrar,
 };
 use super::{
@@ -323,12 +324,12 @@ pub fn start(
             },
         ));
     }
-    children(&mut tasks, api(client, namespace), &ours, writers.deployments, Packed::of, stores, triggers);
-    children(&mut tasks, api(client, namespace), &ours, writers.stateful_sets, Packed::of, stores, triggers);
-    children(&mut tasks, api(client, namespace), &ours, writers.config_maps, Packed::of, stores, triggers);
-    children(&mut tasks, api(client, namespace), &ours, writers.services, Packed::of, stores, triggers);
-    children(&mut tasks, api(client, namespace), &ours, writers.disruption_budgets, Packed::of, stores, triggers);
-    children(&mut tasks, api(client, namespace), &ours, writers.volume_claims, Packed::of, stores, triggers);
+    children(&mut tasks, api(client, namespace), &ours, writers.deployments, whole, stores, triggers);
+    children(&mut tasks, api(client, namespace), &ours, writers.stateful_sets, whole, stores, triggers);
+    children(&mut tasks, api(client, namespace), &ours, writers.config_maps, whole, stores, triggers);
+    children(&mut tasks, api(client, namespace), &ours, writers.services, whole, stores, triggers);
+    children(&mut tasks, api(client, namespace), &ours, writers.disruption_budgets, whole, stores, triggers);
+    children(&mut tasks, api(client, namespace), &ours, writers.volume_claims, whole, stores, triggers);
     children(&mut tasks, api(client, namespace), &ours, writers.pods, without_spec, stores, triggers);
     tasks
 }
@@ -349,8 +350,8 @@ fn whole<K>(object: K) -> K {
 }
 
 /// Of a Pod its labels and its status are looked at; the rest is most of it.
-fn without_spec(pod: &Pod) -> Packed<Pod> {
-    Packed::of(&Pod { spec: None, ..pod.clone() })
+fn without_spec(pod: Pod) -> Pod {
+    Pod { spec: None, ..pod }
 }
 
 fn children<K>(
@@ -358,14 +359,15 @@ fn children<K>(
     api: Api<K>,
     config: &watcher::Config,
     filing: Filing<K>,
-    kept: fn(&K) -> Packed<K>,
+    kept: fn(K) -> K,
     stores: &Stores,
     triggers: &Triggers,
 ) where
     K: Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned + Send + Sync + 'static,
 {
     let (stores, triggers) = (stores.clone(), triggers.clone());
-    let kept = move |child: K| kept(&child);
+    let mut packer = Packer::default();
+    let kept = move |child: K| packer.pack(&kept(child));
     tasks.spawn(watch(api, config.clone(), filing, kept, move |seen: Seen<Packed<K>>| {
         let (stores, triggers) = (stores.clone(), triggers.clone());
         async move {

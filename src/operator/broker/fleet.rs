@@ -83,9 +83,9 @@ pub struct Fleet {
 #[derive(Debug)]
 struct Instance {
     expected_since: Timestamp,
-    report: Option<(InstanceReport, Timestamp)>,
+    report: Option<Box<(InstanceReport, Timestamp)>>,
     acknowledged: u64,
-    told: Option<Coarse>,
+    told: Option<Box<Coarse>>,
 }
 
 #[derive(Debug)]
@@ -133,13 +133,13 @@ impl Fleet {
     pub fn reported(&mut self, uid: InstanceUid, mut report: InstanceReport, now: Timestamp) {
         if let Some(instance) = self.instances.get_mut(&uid) {
             // Frame rate and GOP are measured and jitter; what is shown changes only when the picture really does.
-            if let Some((previous, _)) = &instance.report
+            if let Some((previous, _)) = instance.report.as_deref()
                 && let (Some(shown), Some(seen)) = (&previous.video, &report.video)
                 && same_picture(shown, seen)
             {
                 report.video = Some(shown.clone());
             }
-            instance.report = Some((report, now));
+            instance.report = Some(Box::new((report, now)));
         }
     }
 
@@ -165,7 +165,7 @@ impl Fleet {
     /// What is known of an instance.
     pub fn view(&self, uid: InstanceUid, link: Link, now: Timestamp) -> View {
         let Some(instance) = self.instances.get(&uid) else { return View::Awaiting };
-        match &instance.report {
+        match instance.report.as_deref() {
             Some((report, received_at)) if now.duration_since(*received_at) <= SILENCE => {
                 View::Fresh(Box::new(report.clone()))
             }
@@ -179,7 +179,7 @@ impl Fleet {
     /// Highest revision the instance said it applied.
     pub fn applied_revision(&self, uid: InstanceUid) -> u64 {
         self.instances.get(&uid).map_or(0, |instance| {
-            let reported = instance.report.as_ref().map_or(0, |(report, _)| report.revision);
+            let reported = instance.report.as_deref().map_or(0, |(report, _)| report.revision);
             instance.acknowledged.max(reported)
         })
     }
@@ -216,8 +216,8 @@ impl Fleet {
             },
         };
         self.instances.get_mut(&uid).is_some_and(|instance| {
-            let changed = instance.told.as_ref() != Some(&coarse);
-            instance.told = Some(coarse);
+            let changed = instance.told.as_deref() != Some(&coarse);
+            instance.told = Some(Box::new(coarse));
             changed
         })
     }

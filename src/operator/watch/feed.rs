@@ -108,7 +108,7 @@ pub async fn watch<K, M, F, Fut>(
     api: Api<K>,
     config: watcher::Config,
     mut memory: M,
-    kept: impl Fn(K) -> M::Object,
+    mut kept: impl FnMut(K) -> M::Object,
     touched: F,
 ) where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
@@ -116,7 +116,7 @@ pub async fn watch<K, M, F, Fut>(
     F: Fn(Seen<M::Object>) -> Fut,
     Fut: Future<Output = ()>,
 {
-    let kept = |mut object: K| {
+    let mut kept = |mut object: K| {
         // Half of an object's bytes, and nothing we read.
         object.managed_fields_mut().clear();
         kept(object)

@@ -1,16 +1,15 @@
 //! A watched child as it is remembered between two reconciles: what it is found by, and the rest as compressed text.
 //!
 //! Trap: typed, a Deployment of ours takes 54 kB, ten times its text: Rust gives each of its hundreds of absent fields
-//! room. Its metadata alone took as much as all of its text.
+//! room. Its metadata alone took as much as all of its text. And of that text most is the same in every other.
 
 use std::{
-    io::{Read, Write},
     marker::PhantomData,
     sync::{Arc, OnceLock},
 };
 
-use flate2::{Compression, read::DeflateDecoder, write::DeflateEncoder};
 use kube::{Resource, api::ObjectMeta};
+use lz4_flex::block;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
@@ -72,26 +71,47 @@ impl Tag {
 #[derive(Clone, Debug)]
 pub struct Packed<K> {
     tag: Tag,
-    /// Its JSON, deflated.
+    /// Its JSON, as LZ4 writes it for one who knows the sample.
     text: Box<[u8]>,
+    /// Of the packer, as it was then.
+    sample: Arc<[u8]>,
     /// Hash of the desired object that it was found to hold.
     holds: OnceLock<Box<str>>,
     kind: PhantomData<fn() -> K>,
 }
 
-impl<K> Packed<K>
-where
-    K: Resource<DynamicType = ()> + Serialize + DeserializeOwned,
-{
-    /// Packs an object.
-    pub fn of(object: &K) -> Self {
-        let mut deflated = DeflateEncoder::new(Vec::new(), Compression::fast());
-        let text = serde_json::to_vec(object).expect("came as JSON");
-        deflated.write_all(&text).expect("memory takes it");
-        let text = deflated.finish().expect("memory takes it").into();
-        Self { tag: Tag::of(object.meta()), text, holds: OnceLock::new(), kind: PhantomData }
-    }
+/// Packs the children of one kind: of each it keeps what a few before it had not.
+pub struct Packer<K> {
+    /// JSON of some children, one behind the other.
+    sample: Arc<[u8]>,
+    kind: PhantomData<fn() -> K>,
+}
 
+/// A sample grows up to so many bytes; LZ4 looks back no further than 64 kB.
+const LARGEST_SAMPLE: usize = 32_000;
+/// A child that takes more than this part of its JSON is unlike the sample, and enters it.
+const UNLIKE: usize = 5;
+
+impl<K> Default for Packer<K> {
+    fn default() -> Self {
+        Self { sample: Arc::default(), kind: PhantomData }
+    }
+}
+
+impl<K: Resource<DynamicType = ()> + Serialize> Packer<K> {
+    /// Packs one.
+    pub fn pack(&mut self, object: &K) -> Packed<K> {
+        let text = serde_json::to_vec(object).expect("came as JSON");
+        let sample = self.sample.clone();
+        let packed = block::compress_prepend_size_with_dict(&text, &sample);
+        if packed.len() * UNLIKE > text.len() && sample.len() + text.len() <= LARGEST_SAMPLE {
+            self.sample = [&*sample, &text].concat().into();
+        }
+        Packed { tag: Tag::of(object.meta()), text: packed.into(), sample, holds: OnceLock::new(), kind: PhantomData }
+    }
+}
+
+impl<K: DeserializeOwned> Packed<K> {
     /// The object as it was packed.
     pub fn unpack(&self) -> Arc<K> {
         Arc::new(self.read())
@@ -103,8 +123,7 @@ where
     }
 
     fn read<T: DeserializeOwned>(&self) -> T {
-        let mut text = Vec::new();
-        DeflateDecoder::new(&*self.text).read_to_end(&mut text).expect("what was deflated here");
+        let text = block::decompress_size_prepended_with_dict(&self.text, &self.sample).expect("what was packed here");
         serde_json::from_slice(&text).expect("the text of such an object")
     }
 }
@@ -149,7 +168,7 @@ mod tests {
             "status": {"readyReplicas": 1},
         });
         let object: Deployment = serde_json::from_value(value.clone()).expect("a Deployment");
-        let packed = Packed::of(&object);
+        let packed = Packer::default().pack(&object);
         assert_eq!(*packed.unpack(), object);
         assert_eq!(packed.value(), serde_json::to_value(&object).expect("JSON"));
         assert_eq!(packed.value()["metadata"], value["metadata"]);
@@ -158,5 +177,34 @@ mod tests {
         assert_eq!((tag.pipeline.as_deref(), tag.storage_node.as_deref()), (Some("hq"), None));
         assert_eq!(tag.instance, Some(instance));
         assert_eq!((tag.by_owner(), tag.by_label()), (vec!["o"], vec!["hq"]));
+    }
+
+    #[test]
+    fn of_what_is_like_others_only_the_difference_is_kept() {
+        let pod: Vec<String> = (0..200).map(|number| format!("--a-word-of-a-{number}-command")).collect();
+        let deployment = |name: &str| -> Deployment {
+            let spec = json!({"template": {"spec": {"containers": [{"name": name, "command": pod}]}}});
+            let value = json!({"metadata": {"name": name, "uid": format!("uid-{name}")}, "spec": spec});
+            serde_json::from_value(value).expect("a Deployment")
+        };
+        let objects: Vec<_> = (0..50).map(|number| deployment(&format!("gate-{number}"))).collect();
+        let mut packer = Packer::default();
+        let packed: Vec<_> = objects.iter().map(|object| packer.pack(object)).collect();
+        for (object, packed) in objects.iter().zip(&packed) {
+            assert_eq!(*packed.unpack(), *object);
+        }
+        let whole = serde_json::to_vec(&objects[1]).expect("JSON").len();
+        for packed in &packed[1..] {
+            assert!(packed.text.len() < whole / 20, "{} of {whole} bytes", packed.text.len());
+            assert!(Arc::ptr_eq(&packed.sample, &packer.sample), "one sample for all");
+        }
+        // A kind of which no two are alike: the sample stops growing.
+        for number in 0..1_000_u64 {
+            let unlike: String =
+                (0..900).map(|n| char::from(b'a' + ((number * 7919 + n * n * 31) % 26) as u8)).collect();
+            let object = deployment(&unlike);
+            assert_eq!(*packer.pack(&object).unpack(), object);
+        }
+        assert!(packer.sample.len() <= LARGEST_SAMPLE);
     }
 }
