@@ -53,7 +53,7 @@ impl Operator {
             .env("KUBECONFIG", kubeconfig)
             // As the chart has it.
             .env("MALLOC_ARENA_MAX", "1")
-            .envs(std::env::vars().filter_map(|(k, v)| k.strip_prefix("OP_").map(|k| (k.to_owned(), v))))
+            .env("MALLOC_TRIM_THRESHOLD_", "131072")
             .stdin(Stdio::null())
             .stdout(file.try_clone().expect("a log"))
             .stderr(file)

@@ -330,6 +330,7 @@ where
         "metadata": {"name": name, "namespace": namespace, "uid": object.uid()},
         "status": status,
     });
+    let _turn = ctx.writes.acquire().await.expect("nobody closes it");
     ctx.metrics.api_request(Verb::ApplyStatus, &kind);
     match api.patch_status(&name, &PatchParams::apply(manager.as_str()).force(), &Patch::Apply(&body)).await {
         Ok(_) => {

@@ -58,10 +58,8 @@ impl Change<'_, Pipeline> {
 
     /// Pipelines that may win or lose one of those `cameras`, which it concerns: only when its claims may have changed.
     pub fn rivals(&self, cameras: &[Arc<Camera>], pipelines: &Pipelines) -> Vec<Arc<Pipeline>> {
-        match self.is_of_substance() {
-            true => pipelines.selecting(cameras.iter().map(AsRef::as_ref)),
-            false => Vec::new(),
-        }
+        let cameras = if self.is_of_substance() { cameras } else { &[] };
+        pipelines.selecting(cameras.iter().map(AsRef::as_ref))
     }
 }
 

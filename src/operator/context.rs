@@ -60,8 +60,8 @@ pub struct Context {
     pub backoffs: Backoffs,
     /// Pipelines whose children were just written.
     pub settling: Settling,
-    /// How many children may be written at a time, whoever asks for it: one Pipeline with a thousand cameras or a thousand
-    /// with one.
+    /// How many children and statuses may be written at a time, whoever asks for it: one Pipeline with a thousand cameras or
+    /// a thousand with one. Each takes a connection, with room for what is read.
     pub writes: Semaphore,
 }
 

@@ -159,3 +159,70 @@ impl<K: Clone> Memory for Filing<K> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use serde_json::json;
+
+    use super::*;
+    use crate::operator::watch::packed::Packer;
+
+    fn child(namespace: &str, name: &str, owner: &str) -> Packed<ConfigMap> {
+        let owner = json!({"apiVersion": "v1", "kind": "P", "name": "p", "uid": owner, "controller": true});
+        let value = json!({"metadata": {"namespace": namespace, "name": name, "uid": format!("{namespace}-{name}"),
+                                        "ownerReferences": [owner]}});
+        Packer::default().pack(&serde_json::from_value(value).expect("a ConfigMap"))
+    }
+
+    fn of(children: &Children<ConfigMap>, namespace: &str, owner: &str) -> Vec<String> {
+        children.of(namespace, owner).iter().map(|child| child.tag().name.to_string()).collect()
+    }
+
+    #[test]
+    fn children_are_found_by_their_owner_in_the_order_of_their_names() {
+        let mut filing = Filing::by(Tag::by_owner);
+        let children = filing.children();
+        for event in [("n", "b", "one"), ("n", "a", "one"), ("n", "c", "two"), ("other", "d", "one")] {
+            filing.remember(&Event::Apply(child(event.0, event.1, event.2)));
+        }
+        assert_eq!(of(&children, "n", "one"), ["a", "b"]);
+        assert_eq!(of(&children, "other", "one"), ["d"]);
+        assert!(children.get("n", "c").is_some() && children.get("other", "c").is_none());
+        assert_eq!(of(&children, "nowhere", "one"), [""; 0]);
+    }
+
+    #[test]
+    fn a_child_that_changes_hands_or_goes_is_nobody_elses_any_more() {
+        let mut filing = Filing::by(Tag::by_owner);
+        let children = filing.children();
+        for owner in ["one", "one", "two"] {
+            filing.remember(&Event::Apply(child("n", "a", owner)));
+        }
+        assert_eq!((of(&children, "n", "one"), of(&children, "n", "two")), (vec![], vec!["a".into()]));
+        // What is deleted may carry other owners than what was seen.
+        filing.remember(&Event::Delete(child("n", "a", "three")));
+        assert_eq!(of(&children, "n", "two"), [""; 0]);
+        assert!(children.0.shelves.read().expect("no panic").is_empty(), "nothing of it stays");
+    }
+
+    #[test]
+    fn nobody_sees_half_of_a_list() {
+        let mut filing = Filing::by(Tag::by_owner);
+        let children = filing.children();
+        let ready = || *children.0.complete.borrow();
+        filing.remember(&Event::Init);
+        filing.remember(&Event::InitApply(child("n", "a", "one")));
+        assert!(!ready() && of(&children, "n", "one").is_empty());
+        filing.remember(&Event::InitDone);
+        assert!(ready() && of(&children, "n", "one") == ["a"]);
+        // The watch broke off in the middle of the next list, and begins again.
+        filing.remember(&Event::Init);
+        filing.remember(&Event::InitApply(child("n", "half", "one")));
+        assert_eq!(of(&children, "n", "one"), ["a"]);
+        filing.remember(&Event::Init);
+        filing.remember(&Event::InitApply(child("n", "b", "one")));
+        filing.remember(&Event::InitDone);
+        assert_eq!(of(&children, "n", "one"), ["b"]);
+    }
+}

@@ -189,12 +189,12 @@ mod tests {
         };
         let objects: Vec<_> = (0..50).map(|number| deployment(&format!("gate-{number}"))).collect();
         let mut packer = Packer::default();
-        let packed: Vec<_> = objects.iter().map(|object| packer.pack(object)).collect();
-        for (object, packed) in objects.iter().zip(&packed) {
+        let kept: Vec<_> = objects.iter().map(|object| packer.pack(object)).collect();
+        for (object, packed) in objects.iter().zip(&kept) {
             assert_eq!(*packed.unpack(), *object);
         }
         let whole = serde_json::to_vec(&objects[1]).expect("JSON").len();
-        for packed in &packed[1..] {
+        for packed in &kept[1..] {
             assert!(packed.text.len() < whole / 20, "{} of {whole} bytes", packed.text.len());
             assert!(Arc::ptr_eq(&packed.sample, &packer.sample), "one sample for all");
         }

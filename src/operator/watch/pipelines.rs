@@ -43,11 +43,12 @@ struct InNamespace {
 
 impl Pipelines {
     /// Those that select one of these Cameras, each as it is given, in the order of their names.
-    pub fn selecting<'a>(&self, cameras: impl IntoIterator<Item = &'a Camera> + Clone) -> Vec<Arc<Pipeline>> {
+    pub fn selecting<'a>(&self, cameras: impl IntoIterator<Item = &'a Camera>) -> Vec<Arc<Pipeline>> {
+        let cameras: Vec<_> = cameras.into_iter().collect();
         let mut candidates = BTreeSet::new();
         {
             let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
-            for camera in cameras.clone() {
+            for camera in &cameras {
                 let (namespace, name) = (camera.namespace().unwrap_or_default(), camera.name_any());
                 if let Some(there) = index.get(&namespace) {
                     let names = there.naming.get(&name).into_iter().flatten().chain(&there.selecting);
@@ -56,7 +57,7 @@ impl Pipelines {
             }
         }
         let found = candidates.iter().filter_map(|(namespace, name)| context::get(&self.store, namespace, name));
-        found.filter(|pipeline| cameras.clone().into_iter().any(|camera| claims::selects(pipeline, camera))).collect()
+        found.filter(|pipeline| cameras.iter().any(|camera| claims::selects(pipeline, camera))).collect()
     }
 }
 
@@ -128,12 +129,16 @@ impl Memory for Registrar {
         };
         self.writer.remember(event);
         let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
-        before.iter().for_each(|before| strike(&mut index, before));
+        if let Some(before) = before {
+            strike(&mut index, &before);
+        }
         match event {
             Event::Apply(pipeline) => enter(&mut index, pipeline),
             Event::InitDone => {
                 index.clear();
-                self.writer.all().iter().for_each(|pipeline| enter(&mut index, pipeline));
+                for pipeline in self.writer.all() {
+                    enter(&mut index, &pipeline);
+                }
             }
             Event::Delete(_) | Event::Init | Event::InitApply(_) => {}
         }
