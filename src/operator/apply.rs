@@ -283,10 +283,8 @@ pub async fn prune<K: Child>(
     owner_uid: &str,
     stale: impl Fn(&Tag) -> bool,
 ) -> Result<(), Error> {
-    for child in K::store(&ctx.stores).of(namespace, owner_uid) {
-        if stale(child.tag()) {
-            delete(ctx, &child).await?;
-        }
+    for child in K::store(&ctx.stores).of(namespace, owner_uid, stale) {
+        delete(ctx, &child).await?;
     }
     Ok(())
 }
@@ -330,7 +328,7 @@ where
         "metadata": {"name": name, "namespace": namespace, "uid": object.uid()},
         "status": status,
     });
-    let _turn = ctx.writes.acquire().await.expect("nobody closes it");
+    let _turn = ctx.status_writes.acquire().await.expect("nobody closes it");
     ctx.metrics.api_request(Verb::ApplyStatus, &kind);
     match api.patch_status(&name, &PatchParams::apply(manager.as_str()).force(), &Patch::Apply(&body)).await {
         Ok(_) => {

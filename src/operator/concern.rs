@@ -1,6 +1,6 @@
 //! Whom a change of a Pipeline or a Camera concerns, beside the object itself; and a list of those whom anything concerns.
 //!
-//! Pure. Not everybody in the namespace: with a thousand Pipelines, each of which writes its status a few times, that is
+//! Reads only. Not everybody in the namespace: with a thousand Pipelines, each of which writes its status a few times, that is
 //! millions of reconciles that change nothing. Called by [`super::watch`].
 
 use std::{collections::BTreeSet, sync::Arc};

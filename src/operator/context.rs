@@ -58,11 +58,15 @@ pub struct Context {
     pub credentials: Credentials,
     /// Failures in a row, per object.
     pub backoffs: Backoffs,
-    /// Pipelines whose children were just written.
+    /// Pipelines and Cameras whose status waits.
     pub settling: Settling,
-    /// How many children and statuses may be written at a time, whoever asks for it: one Pipeline with a thousand cameras or
-    /// a thousand with one. Each takes a connection, with room for what is read.
+    /// How many children may be written at a time, whoever asks for it: one Pipeline with a thousand cameras or a thousand
+    /// with one.
     pub writes: Semaphore,
+    /// How many statuses may be written at a time: each takes a connection, with room for what is read.
+    ///
+    /// Trap: no child's turn, or an admission webhook that hangs would keep every status from saying so.
+    pub status_writes: Semaphore,
 }
 
 impl Context {

@@ -62,6 +62,8 @@ pub mod watch;
 /// How many objects of one kind are reconciled at once, and how many children are written at once: without a bound an API
 /// server has to choose whom it answers too late; with 8 it is left waiting, as a bare client shows (docs/benchmarks.md).
 pub(crate) const AT_ONCE: usize = 32;
+/// How many statuses are written at once.
+const STATUSES_AT_ONCE: usize = 16;
 /// How long one reconcile may take: an API server that swallows requests must not hold all of them for ever.
 const RECONCILE_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -234,6 +236,7 @@ async fn lead(
         backoffs: backoff::Backoffs::default(),
         settling: settling::Settling::default(),
         writes: tokio::sync::Semaphore::new(AT_ONCE),
+        status_writes: tokio::sync::Semaphore::new(STATUSES_AT_ONCE),
         client: client.clone(),
         config,
     });

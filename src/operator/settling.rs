@@ -31,6 +31,9 @@ const TURN: Duration = Duration::from_millis(50);
 /// asks for a look at all of them.
 const ECHO: Duration = Duration::from_secs(1);
 
+/// Who is not looked at for so long after he was woken is gone.
+const FORGOTTEN: Duration = Duration::from_secs(300);
+
 /// Whose status waits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Whose {
@@ -70,8 +73,8 @@ struct State {
 struct Waiting {
     whose: Whose,
     until: Until,
-    /// Its time has come.
-    woken: bool,
+    /// Since when its time has come.
+    woken: Option<Instant>,
 }
 
 /// What a status waits for.
@@ -87,7 +90,7 @@ impl State {
     /// How much longer, unless its turn comes before.
     fn left(&self, waiting: &Waiting, now: Instant) -> Option<Duration> {
         let until = match waiting.until {
-            _ if waiting.woken => return None,
+            _ if waiting.woken.is_some() => return None,
             Until::Lull(since) => self.last_write.map_or(since, |write| write.max(since)) + LULL,
             Until::Answer(until) => until,
         };
@@ -127,9 +130,12 @@ impl Settling {
         let mut later = |left: Duration| next = Some(next.map_or(left, |next| next.min(left)));
         let mut longest = None::<(Instant, String)>;
         let mut waiting = std::mem::take(&mut state.waiting);
-        for (uid, waiting) in waiting.iter_mut().filter(|(_, waiting)| !waiting.woken) {
+        // A look that was under way when its object went entered it again: nobody else takes it out.
+        waiting.retain(|_, waiting| waiting.woken.is_none_or(|woken| now.duration_since(woken) < FORGOTTEN));
+        state.echoes.retain(|_, written| now.duration_since(*written) < ECHO);
+        for (uid, waiting) in waiting.iter_mut().filter(|(_, waiting)| waiting.woken.is_none()) {
             let Some(left) = state.left(waiting, now) else {
-                waiting.woken = true;
+                waiting.woken = Some(now);
                 due.push(waiting.whose.clone());
                 continue;
             };
@@ -144,7 +150,7 @@ impl Settling {
             }
         }
         if let Some(waiting) = longest.and_then(|(_, uid)| waiting.get_mut(&uid)) {
-            waiting.woken = true;
+            waiting.woken = Some(now);
             due.push(waiting.whose.clone());
             later(TURN);
         }
@@ -171,17 +177,22 @@ impl Settling {
         left
     }
 
-    /// Does this status wait? `begins`: its object is new or its children were written just now.
+    /// This status waits for a lull from now on, if it does not yet: its object is new, or children were written for it.
     ///
     /// Trap: counted from the first time in a row, or a second writer who fights over a child would keep the status from
     /// ever saying so.
-    pub fn waits(&self, whose: &Whose, begins: bool, now: Instant) -> bool {
+    pub fn begin(&self, whose: &Whose, now: Instant) {
         let mut state = self.state();
-        if begins && !state.waiting.contains_key(whose.uid()) {
-            let waiting = Waiting { whose: whose.clone(), until: Until::Lull(now), woken: false };
+        if !state.waiting.contains_key(whose.uid()) {
+            let waiting = Waiting { whose: whose.clone(), until: Until::Lull(now), woken: None };
             state.waiting.insert(whose.uid().to_owned(), waiting);
             self.begun.notify_one();
         }
+    }
+
+    /// Does this status wait still? `false` ends the wait: it is told now.
+    pub fn waits(&self, whose: &Whose, now: Instant) -> bool {
+        let mut state = self.state();
         let waits = state.waiting.get(whose.uid()).is_some_and(|waiting| state.left(waiting, now).is_some());
         if !waits {
             state.waiting.remove(whose.uid());
@@ -208,7 +219,7 @@ impl Settling {
     /// Trap: it waits so once, or cameras that come one by one would keep the status from ever being told.
     pub fn waits_for_answer(&self, whose: &Whose, now: Instant) -> bool {
         let mut state = self.state();
-        let waiting = Waiting { whose: whose.clone(), until: Until::Answer(now + LULL), woken: false };
+        let waiting = Waiting { whose: whose.clone(), until: Until::Answer(now + LULL), woken: None };
         let before = state.waiting.insert(whose.uid().to_owned(), waiting);
         if matches!(before, Some(Waiting { until: Until::Answer(_), .. })) {
             state.waiting.remove(whose.uid());
@@ -228,7 +239,10 @@ impl Settling {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::operator::watch;
 
     fn pipeline(uid: &str) -> Whose {
         Whose::Pipeline(ObjectRef { namespace: "n".into(), name: uid.into(), uid: uid.into() })
@@ -236,6 +250,17 @@ mod tests {
 
     fn milliseconds(milliseconds: u64) -> Duration {
         Duration::from_millis(milliseconds)
+    }
+
+    /// A look that has written children, or is the first at a new object: does the status wait?
+    fn begins(settling: &Settling, whose: &Whose, now: Instant) -> bool {
+        settling.begin(whose, now);
+        settling.waits(whose, now)
+    }
+
+    /// Another look.
+    fn still(settling: &Settling, whose: &Whose, now: Instant) -> bool {
+        settling.waits(whose, now)
     }
 
     /// Names of those whose time has come, and how long until the next one's.
@@ -251,17 +276,17 @@ mod tests {
         let (settling, begin) = (Settling::default(), Instant::now());
         let at = |moment| begin + milliseconds(moment);
         let [a, b, c] = ["a", "b", "c"].map(pipeline);
-        assert!(!settling.waits(&a, false, at(0)), "nothing was written");
+        assert!(!still(&settling, &a, at(0)), "nothing was written");
         settling.wrote(at(0));
-        assert!(settling.waits(&a, true, at(0)));
-        assert!(!settling.waits(&b, false, at(0)), "another object, which has nothing new");
+        assert!(begins(&settling, &a, at(0)));
+        assert!(!still(&settling, &b, at(0)), "another object, which has nothing new");
         settling.wrote(at(700));
-        assert!(settling.waits(&c, true, at(700)));
-        assert!(settling.waits(&a, false, at(1_600)), "somebody else's child");
-        assert!(!settling.waits(&a, false, at(1_700)));
-        assert!(!settling.waits(&a, false, at(1_800)), "it has been told");
+        assert!(begins(&settling, &c, at(700)));
+        assert!(still(&settling, &a, at(1_600)), "somebody else's child");
+        assert!(!still(&settling, &a, at(1_700)));
+        assert!(!still(&settling, &a, at(1_800)), "it has been told");
         settling.forget("c");
-        assert!(!settling.waits(&c, false, at(900)));
+        assert!(!still(&settling, &c, at(900)));
     }
 
     /// A thousand that wait once asked every second, each of them, whether it still is too early.
@@ -272,7 +297,7 @@ mod tests {
         let [a, b] = ["a", "b"].map(pipeline);
         assert_eq!(due(&settling, at(0)), (vec![], None));
         settling.wrote(at(0));
-        assert!(settling.waits(&a, true, at(0)) && settling.waits(&b, true, at(300)));
+        assert!(begins(&settling, &a, at(0)) && begins(&settling, &b, at(300)));
         assert_eq!(due(&settling, at(300)), (vec![], Some(milliseconds(700))));
         settling.wrote(at(900));
         assert_eq!(due(&settling, at(1_000)), (vec![], Some(milliseconds(900))));
@@ -280,8 +305,8 @@ mod tests {
         assert_eq!(due(&settling, at(1_950)), (vec![], None), "once");
         // A child that is written before they are looked at does not make them wait again.
         settling.wrote(at(1_960));
-        assert!(!settling.waits(&a, false, at(1_970)) && !settling.waits(&b, true, at(1_970)));
-        assert!(!settling.waits(&a, false, at(1_980)), "it has been told");
+        assert!(!still(&settling, &a, at(1_970)) && !begins(&settling, &b, at(1_970)));
+        assert!(!still(&settling, &a, at(1_980)), "it has been told");
     }
 
     /// The sleep of the one who wakes is not cut short by who begins to wait.
@@ -289,9 +314,9 @@ mod tests {
     fn nobody_who_begins_to_wait_is_due_before_those_that_wait_already() {
         let (settling, begin) = (Settling::default(), Instant::now());
         settling.wrote(begin);
-        assert!(settling.waits(&pipeline("a"), true, begin));
+        assert!(begins(&settling, &pipeline("a"), begin));
         let (_, next) = due(&settling, begin);
-        assert!(settling.waits_for_answer(&pipeline("b"), begin) && settling.waits(&pipeline("c"), true, begin));
+        assert!(settling.waits_for_answer(&pipeline("b"), begin) && begins(&settling, &pipeline("c"), begin));
         assert_eq!(due(&settling, begin).1, next);
     }
 
@@ -302,27 +327,27 @@ mod tests {
         assert!(settling.may_ask("a", false, begin), "nothing was written: a restart");
         assert!(!settling.may_ask("a", true, begin));
         settling.wrote(begin);
-        assert!(settling.waits(&a, true, begin));
+        assert!(begins(&settling, &a, begin));
         let almost = begin + LULL / 2;
         assert!(!settling.may_ask("a", false, almost));
         // Trap: at the same moment both say the same, or a status would be told of what nobody has asked for.
         for now in [begin + LULL, begin + LONG] {
             assert!(settling.may_ask("a", true, now));
         }
-        assert!(!settling.waits(&a, false, begin + LULL));
+        assert!(!still(&settling, &a, begin + LULL));
     }
 
     #[test]
     fn a_status_waits_once_for_the_brokers_answer_whatever_comes_meanwhile() {
         let (settling, begin) = (Settling::default(), Instant::now());
         let a = pipeline("a");
-        assert!(settling.waits(&a, true, begin));
+        assert!(begins(&settling, &a, begin));
         assert!(settling.waits_for_answer(&a, begin + LULL));
         // Another camera comes, and somebody writes children all the time.
         let between = begin + LULL + LULL / 2;
         settling.wrote(between);
         assert!(!settling.may_ask("a", true, between));
-        assert!(settling.waits(&a, true, between));
+        assert!(begins(&settling, &a, between));
         assert_eq!(due(&settling, between), (vec![], Some(LULL / 2)));
         let then = begin + 2 * LULL;
         assert_eq!(due(&settling, then), (vec!["a".into()], None));
@@ -330,7 +355,7 @@ mod tests {
         assert!(!settling.waits_for_answer(&a, then), "it is told now");
         // The next one is a row of its own.
         assert!(settling.waits_for_answer(&a, then));
-        assert!(!settling.waits(&a, false, then + LULL));
+        assert!(!still(&settling, &a, then + LULL));
     }
 
     #[test]
@@ -341,7 +366,7 @@ mod tests {
             let now = begin + Duration::from_secs(second);
             settling.wrote(now);
             for (whose, later) in all.iter().zip([2, 1, 900]) {
-                assert!(settling.waits(whose, true, now + milliseconds(later)), "{second} {whose:?}");
+                assert!(begins(&settling, whose, now + milliseconds(later)), "{second} {whose:?}");
             }
             assert_eq!(due(&settling, now + milliseconds(900)).0, [""; 0], "{second}");
         }
@@ -350,11 +375,11 @@ mod tests {
         // The one that has waited longest, then the next; not the one that has waited less.
         assert_eq!(due(&settling, now), (vec!["b".into()], Some(TURN)));
         assert!(settling.may_ask("b", true, now) && !settling.may_ask("a", true, now));
-        assert!(!settling.waits(&all[1], true, now) && settling.waits(&all[0], true, now));
+        assert!(!begins(&settling, &all[1], now) && begins(&settling, &all[0], now));
         let now = now + TURN;
         assert_eq!(due(&settling, now), (vec!["a".into()], Some(TURN)));
         assert_eq!(due(&settling, now + TURN), (vec![], Some(milliseconds(900 - 2 - 2 * 50))));
-        assert!(settling.waits(&all[1], true, now), "the next row");
+        assert!(begins(&settling, &all[1], now), "the next row");
     }
 
     #[test]
@@ -373,8 +398,55 @@ mod tests {
         let (settling, begin) = (Settling::default(), Instant::now());
         let camera = ObjectRef { namespace: "n".into(), name: "lobby".into(), uid: "camera".into() };
         let camera = Whose::Camera(camera);
-        assert!(settling.waits(&camera, true, begin));
+        assert!(begins(&settling, &camera, begin));
         assert_eq!(settling.due(begin + LULL).0, std::slice::from_ref(&camera));
-        assert!(!settling.waits(&camera, true, begin + LULL));
+        assert!(!begins(&settling, &camera, begin + LULL));
+    }
+
+    #[test]
+    fn who_was_deleted_while_he_was_looked_at_is_forgotten() {
+        let (settling, begin) = (Settling::default(), Instant::now());
+        settling.forget("a");
+        assert!(begins(&settling, &pipeline("a"), begin));
+        settling.echo("a", true, begin);
+        assert_eq!(due(&settling, begin + LULL), (vec!["a".into()], None));
+        // Others come and go.
+        for _ in 0..2 {
+            assert!(begins(&settling, &pipeline("b"), begin + FORGOTTEN + LULL));
+            settling.due(begin + FORGOTTEN + LULL);
+        }
+        let state = settling.state();
+        assert_eq!(state.waiting.keys().collect::<Vec<_>>(), ["b"]);
+        assert!(state.echoes.is_empty());
+    }
+
+    /// Nothing else brings them back: without it a status would never come.
+    #[tokio::test]
+    async fn those_that_wait_are_enqueued_when_their_time_has_come() {
+        let (triggers, mut queues) = watch::queues();
+        let settling = Arc::new(Settling::default());
+        let waker = tokio::spawn({
+            let settling = settling.clone();
+            async move { settling.wake(&triggers).await }
+        });
+        for round in 0..2 {
+            // It sleeps, for nobody waits.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            let camera = ObjectRef { namespace: "n".into(), name: "lobby".into(), uid: format!("c{round}") };
+            settling.begin(&Whose::Camera(camera), Instant::now());
+            assert!(settling.waits_for_answer(&pipeline("a"), Instant::now()));
+            let began = Instant::now();
+            let woken = async {
+                use futures::StreamExt;
+                let camera = queues.cameras.next().await.expect("open");
+                let pipeline = queues.pipelines.next().await.expect("open");
+                (camera.name, pipeline.name)
+            };
+            let woken = tokio::time::timeout(LULL * 3, woken).await.expect("both are enqueued");
+            assert_eq!(woken, ("lobby".into(), "a".into()));
+            assert!(began.elapsed() >= LULL - TURN, "{:?}", began.elapsed());
+            assert!(!settling.waits(&pipeline("a"), Instant::now()));
+        }
+        waker.abort();
     }
 }

@@ -70,8 +70,8 @@ pub struct InstanceView {
 }
 
 impl Concerned {
-    /// Who looks after an instance.
-    fn by(&mut self, instance: &WantedInstance) {
+    /// Adds who looks after an instance.
+    fn add(&mut self, instance: &WantedInstance) {
         self.pipelines.insert(instance.pipeline.clone());
         self.cameras.insert(instance.camera.clone());
     }
@@ -290,7 +290,7 @@ impl Desk {
         let mut concerned = inner.concerned_by_summaries(now);
         for uid in inner.fleet.changed_instances(link, now) {
             if let Some(instance) = inner.wanted.get(uid) {
-                concerned.by(instance);
+                concerned.add(instance);
             }
         }
         concerned
@@ -299,7 +299,7 @@ impl Desk {
     /// Everybody.
     fn all(&self) -> Concerned {
         let mut concerned = Concerned::default();
-        self.inner().wanted.instances().for_each(|instance| concerned.by(instance));
+        self.inner().wanted.instances().for_each(|instance| concerned.add(instance));
         concerned
     }
 
@@ -375,7 +375,7 @@ impl Inner {
         if self.fleet.changed(uid, self.link, now)
             && let Some(instance) = self.wanted.get(uid)
         {
-            concerned.by(instance);
+            concerned.add(instance);
         }
         concerned
     }

@@ -28,7 +28,10 @@ pub async fn reconcile(camera: Arc<Camera>, ctx: Arc<Context>) -> Result<Action,
     ctx.desk.want_camera(config(&camera), revision(&camera));
     // Who records a new one is hardly known yet: neither is its Secret read nor its status written until then.
     let whose = Whose::Camera(object_ref(&*camera));
-    if ctx.settling.waits(&whose, camera.status.is_none(), Instant::now()) {
+    if camera.status.is_none() {
+        ctx.settling.begin(&whose, Instant::now());
+    }
+    if ctx.settling.waits(&whose, Instant::now()) {
         return Ok(Action::await_change());
     }
     let observed = observe::camera(&camera, &ctx).await?;

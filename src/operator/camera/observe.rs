@@ -58,8 +58,10 @@ pub async fn camera(camera: &Camera, ctx: &Context) -> Result<Observed, Error> {
         InstanceUid::of(&pipeline.uid().unwrap_or_default(), &camera.uid().unwrap_or_default(), Role::Capture, 0)
     });
     let view = instance.map_or(View::Awaiting, |instance| ctx.desk.view(instance, now).view);
-    let pods = claimant.as_ref().map_or_else(Vec::new, |pipeline| ctx.stores.pods.of(&namespace, &pipeline.name_any()));
-    let pods = pods.into_iter().filter(|pod| pod.tag().instance == instance).map(|pod| pod.unpack()).collect();
+    let pods = claimant.as_ref().map_or_else(Vec::new, |pipeline| {
+        ctx.stores.pods.of(&namespace, &pipeline.name_any(), |pod| pod.instance == instance)
+    });
+    let pods = pods.iter().map(|pod| pod.unpack()).collect();
     let deployment = instance.zip(claimant.as_ref()).and_then(|(instance, pipeline)| {
         let name = name::instance(&pipeline.name_any(), &camera.name_any(), &instance.to_string());
         ctx.stores.deployments.get(&namespace, &name)

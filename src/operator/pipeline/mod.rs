@@ -55,10 +55,16 @@ pub async fn reconcile(pipeline: Arc<Pipeline>, ctx: Arc<Context>) -> Result<Act
         Err(invalid) => Err(Error::Invalid { reason: invalid.reason(), message: invalid.to_string() }),
     };
     let whose = Whose::Pipeline(plan::object_ref(&*pipeline));
-    let waits = applied.as_ref().is_ok_and(|applied| match applied.asked {
-        Asked::Now => ctx.settling.waits_for_answer(&whose, Instant::now()),
-        // At the moment at which it was decided who is asked for.
-        Asked::Before | Asked::NotYet => ctx.settling.waits(&whose, applied.wrote, began),
+    let waits = applied.as_ref().is_ok_and(|applied| {
+        if applied.wrote || applied.asked == Asked::NotYet {
+            ctx.settling.begin(&whose, began);
+        }
+        match applied.asked {
+            Asked::Now => ctx.settling.waits_for_answer(&whose, Instant::now()),
+            Asked::Before => ctx.settling.waits(&whose, began),
+            // Its time may have come since that was decided. Told now, it would speak of what nobody has asked for.
+            Asked::NotYet => true,
+        }
     });
     if waits {
         ctx.settling.echo(&uid, true, Instant::now());

@@ -75,10 +75,8 @@ pub fn pipeline(pipeline: &Pipeline, ctx: &Context) -> Observed {
     cameras.dedup_by_key(|camera| camera.name_any());
     let pipelines = ctx.stores.pipelines.selecting(cameras.iter().map(AsRef::as_ref));
     let name = pipeline.name_any();
-    for pod in ctx.stores.pods.of(&namespace, &name) {
-        if pod.tag().pipeline.as_deref() == Some(&name)
-            && let Some(instance) = pod.tag().instance
-        {
+    for pod in ctx.stores.pods.of(&namespace, &name, |pod| pod.pipeline.as_deref() == Some(&name)) {
+        if let Some(instance) = pod.tag().instance {
             pods.entry(instance).or_default().push(pod.unpack());
         }
     }
@@ -114,7 +112,7 @@ where
     K: Child,
 {
     store
-        .of(namespace, pipeline_uid)
+        .of(namespace, pipeline_uid, |child| child.instance.is_some())
         .into_iter()
         .filter_map(|child| Some((child.tag().instance?, child.unpack())))
         .collect()

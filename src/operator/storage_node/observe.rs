@@ -39,14 +39,13 @@ impl Observed {
 /// Looks.
 pub fn storage_node(node: &StorageNode, ctx: &Context) -> Observed {
     let (namespace, name) = (node.namespace().unwrap_or_default(), node.name_any());
-    let pods = ctx.stores.pods.of(&namespace, &name).into_iter();
-    let pods = pods.filter(|pod| pod.tag().storage_node.as_deref() == Some(&name)).map(|pod| pod.unpack()).collect();
+    let pods = ctx.stores.pods.of(&namespace, &name, |pod| pod.storage_node.as_deref() == Some(&name));
     Observed {
         group: context::select(&ctx.stores.storage_nodes, &namespace, |other| {
             other.effective_group() == node.effective_group() && other.metadata.deletion_timestamp.is_none()
         }),
         stateful_set: ctx.stores.stateful_sets.get(&namespace, &name::storage_node(&name)).map(|set| set.unpack()),
         claim: ctx.stores.volume_claims.get(&namespace, &stateful_set::claim_name(&name)).map(|claim| claim.unpack()),
-        pods,
+        pods: pods.iter().map(|pod| pod.unpack()).collect(),
     }
 }

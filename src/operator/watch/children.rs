@@ -11,8 +11,10 @@ use std::{
 use kube::runtime::watcher::Event;
 use tokio::sync::watch;
 
-use super::{feed::Memory, packed::Packed};
-use crate::operator::watch::Tag;
+use super::{
+    feed::Memory,
+    packed::{Packed, Tag},
+};
 
 /// Under which words a child is filed, beside its name.
 type Words = fn(&Tag) -> Vec<&str>;
@@ -50,8 +52,9 @@ impl<K> Shelf<K> {
     fn put(&mut self, child: Arc<Packed<K>>, words: Words) {
         self.take(&child.tag().name, words);
         for word in words(child.tag()) {
-            // A word is kept once, not once for each who bears it.
+            // A word is kept once, not once for each who bears it; and one who bears it twice is filed once.
             match self.filed.get_mut(word) {
+                Some(filed) if filed.last().is_some_and(|last| Arc::ptr_eq(last, &child)) => {}
                 Some(filed) => filed.push(child.clone()),
                 None => drop(self.filed.insert(word.into(), vec![child.clone()])),
             }
@@ -82,11 +85,11 @@ impl<K> Children<K> {
         shelves.get(namespace)?.named.get(name).cloned()
     }
 
-    /// Those filed under this word, in the order of their names.
-    pub fn of(&self, namespace: &str, word: &str) -> Vec<Arc<Packed<K>>> {
+    /// Those filed under this word that `keep` takes, in the order of their names.
+    pub fn of(&self, namespace: &str, word: &str, keep: impl Fn(&Tag) -> bool) -> Vec<Arc<Packed<K>>> {
         let shelves = self.0.shelves.read().unwrap_or_else(PoisonError::into_inner);
-        let filed = shelves.get(namespace).and_then(|shelf| shelf.filed.get(word));
-        let mut found = filed.cloned().unwrap_or_default();
+        let filed = shelves.get(namespace).and_then(|shelf| shelf.filed.get(word)).into_iter().flatten();
+        let mut found: Vec<_> = filed.filter(|child| keep(child.tag())).cloned().collect();
         drop(shelves);
         found.sort_by(|a, b| a.tag().name.cmp(&b.tag().name));
         found
@@ -162,7 +165,7 @@ impl<K: Clone> Memory for Filing<K> {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::core::v1::ConfigMap;
+    use k8s_openapi::api::core::v1::{ConfigMap, Pod};
     use serde_json::json;
 
     use super::*;
@@ -176,7 +179,7 @@ mod tests {
     }
 
     fn of(children: &Children<ConfigMap>, namespace: &str, owner: &str) -> Vec<String> {
-        children.of(namespace, owner).iter().map(|child| child.tag().name.to_string()).collect()
+        children.of(namespace, owner, |_| true).iter().map(|child| child.tag().name.to_string()).collect()
     }
 
     #[test]
@@ -224,5 +227,31 @@ mod tests {
         filing.remember(&Event::InitApply(child("n", "b", "one")));
         filing.remember(&Event::InitDone);
         assert_eq!(of(&children, "n", "one"), ["b"]);
+    }
+
+    /// Names of a Pipeline and of a `StorageNode` may be the same, and a child may have two owners.
+    #[test]
+    fn a_child_is_found_once_under_each_of_its_words() {
+        let pod = |name: &str, labels: &[&str]| {
+            let labels: serde_json::Map<_, _> =
+                labels.iter().map(|label| (format!("dsn.network/{label}"), json!("x"))).collect();
+            let value = json!({"metadata": {"namespace": "n", "name": name, "labels": labels}});
+            Packer::default().pack(&serde_json::from_value(value).expect("a Pod"))
+        };
+        let mut filing = Filing::<Pod>::by(Tag::by_label);
+        let children = filing.children();
+        for (name, labels) in
+            [("a", &["pipeline"][..]), ("b", &["storage-node"]), ("c", &["pipeline", "storage-node"]), ("d", &[])]
+        {
+            filing.remember(&Event::Apply(pod(name, labels)));
+        }
+        let of = |keep: fn(&Tag) -> bool| -> Vec<String> {
+            children.of("n", "x", keep).iter().map(|child| child.tag().name.to_string()).collect()
+        };
+        assert_eq!(of(|_| true), ["a", "b", "c"]);
+        assert_eq!(of(|tag| tag.pipeline.as_deref() == Some("x")), ["a", "c"]);
+        assert_eq!(of(|tag| tag.storage_node.as_deref() == Some("x")), ["b", "c"]);
+        filing.remember(&Event::Delete(pod("c", &[])));
+        assert_eq!(of(|_| true), ["a", "b"]);
     }
 }

@@ -89,8 +89,10 @@ pub struct Packer<K> {
 
 /// A sample grows up to so many bytes; LZ4 looks back no further than 64 kB.
 const LARGEST_SAMPLE: usize = 32_000;
-/// A child that takes more than this part of its JSON is unlike the sample, and enters it.
+/// A child that takes more than a fifth of its JSON is unlike the sample, and enters it.
 const UNLIKE: usize = 5;
+/// Unless it is larger than this: one of somebody else's must not be all of the sample.
+const LARGEST_IN_SAMPLE: usize = LARGEST_SAMPLE / 4;
 
 impl<K> Default for Packer<K> {
     fn default() -> Self {
@@ -104,7 +106,8 @@ impl<K: Resource<DynamicType = ()> + Serialize> Packer<K> {
         let text = serde_json::to_vec(object).expect("came as JSON");
         let sample = self.sample.clone();
         let packed = block::compress_prepend_size_with_dict(&text, &sample);
-        if packed.len() * UNLIKE > text.len() && sample.len() + text.len() <= LARGEST_SAMPLE {
+        let fits = text.len() <= LARGEST_IN_SAMPLE && sample.len() + text.len() <= LARGEST_SAMPLE;
+        if fits && packed.len() * UNLIKE > text.len() {
             self.sample = [&*sample, &text].concat().into();
         }
         Packed { tag: Tag::of(object.meta()), text: packed.into(), sample, holds: OnceLock::new(), kind: PhantomData }

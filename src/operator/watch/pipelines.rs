@@ -38,7 +38,7 @@ struct InNamespace {
     /// By the name of each Camera that they name.
     naming: HashMap<String, BTreeSet<String>>,
     /// With a selector, which may take any Camera.
-    selecting: BTreeSet<String>,
+    with_selector: BTreeSet<String>,
 }
 
 impl Pipelines {
@@ -51,7 +51,7 @@ impl Pipelines {
             for camera in &cameras {
                 let (namespace, name) = (camera.namespace().unwrap_or_default(), camera.name_any());
                 if let Some(there) = index.get(&namespace) {
-                    let names = there.naming.get(&name).into_iter().flatten().chain(&there.selecting);
+                    let names = there.naming.get(&name).into_iter().flatten().chain(&there.with_selector);
                     candidates.extend(names.map(|name| (namespace.clone(), name.clone())));
                 }
             }
@@ -86,7 +86,7 @@ fn enter(index: &mut Index, pipeline: &Pipeline) {
         there.naming.entry(camera.clone()).or_default().insert(name.clone());
     }
     if pipeline.spec.cameras.selector.is_some() {
-        there.selecting.insert(name);
+        there.with_selector.insert(name);
     }
 }
 
@@ -101,8 +101,8 @@ fn strike(index: &mut Index, pipeline: &Pipeline) {
             }
         }
     }
-    there.selecting.remove(&name);
-    if there.naming.is_empty() && there.selecting.is_empty() {
+    there.with_selector.remove(&name);
+    if there.naming.is_empty() && there.with_selector.is_empty() {
         index.remove(&namespace);
     }
 }
