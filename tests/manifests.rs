@@ -56,6 +56,33 @@ fn install_yaml_installs_the_product_without_helm() {
     clean("manifests/camera.yaml", &sample);
 }
 
+/// Names of the fields below a schema, but for those that Kubernetes describes itself.
+fn fields(schema: &Value, found: &mut Vec<String>) {
+    for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+        found.push(name.clone());
+        if !["selector", "tolerations"].contains(&name.as_str()) {
+            fields(field, found);
+        }
+    }
+    if schema["items"].is_object() {
+        fields(&schema["items"], found);
+    }
+}
+
+/// The README says of each sample that it explains every field.
+#[test]
+fn the_samples_name_every_field_of_their_kind() {
+    for kind in ["camera", "pipeline", "storagenode"] {
+        let definition = tools::documents(&read(&format!("crds/{kind}.yaml"))).remove(0);
+        let mut found = Vec::new();
+        fields(&definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"], &mut found);
+        assert!(found.len() > 3, "{found:?}");
+        let sample = read(&format!("manifests/{kind}.yaml"));
+        let missing: Vec<_> = found.into_iter().filter(|field| !sample.contains(&format!("{field}:"))).collect();
+        assert!(missing.is_empty(), "manifests/{kind}.yaml does not speak of {missing:?}");
+    }
+}
+
 /// An API server that knows the kinds of the Prometheus operator too.
 fn with_prometheus_operator() -> ApiServer {
     let api = ApiServer::start();
