@@ -33,3 +33,18 @@ fn a_cluster_with_a_dsn_of_its_own_is_left_alone() {
     let left = api.kubectl(&["get", "namespace/dsn-system", "crd/cameras.dsn.network", "--output", "name"], "");
     assert_eq!(stdout(&left).lines().count(), 2, "{}", stderr(&left));
 }
+
+#[test]
+fn what_the_demonstration_made_on_a_given_cluster_is_removed() {
+    let api = ApiServer::with_controllers(50);
+    // As `make demo` begins there; the chart's own objects are not needed to be found.
+    for file in ["manifests/demo/0-namespace.yaml", "crds/"] {
+        assert!(api.kubectl(&["create", "-f", file], "").status.success());
+    }
+    assert!(api.kubectl(&["create", "namespace", "dsn-system"], "").status.success());
+    let down = demo(&api, "down");
+    assert!(down.status.success(), "{}", stderr(&down));
+    let names = ["namespace/dsn-system", "namespace/demo", "crd/cameras.dsn.network", "crd/pipelines.dsn.network"];
+    let left = api.kubectl(&[&["get", "--ignore-not-found", "--output", "name"], &names[..]].concat(), "");
+    assert_eq!((stdout(&left), stderr(&left)), (String::new(), String::new()));
+}
